@@ -1,0 +1,65 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from prunekit.core.errors import OutputError
+
+
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Write ``content`` under a temporary name beside ``path``, then rename it.
+
+    Raises:
+        OutputError: The file cannot be written; nothing is left behind.
+    """
+    data = content.encode() if isinstance(content, str) else content
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+
+    return produce_atomic(path, write)
+
+
+def produce_atomic(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
+    """Let ``write(temporary)`` make a file under a temporary name beside ``path``, then rename it.
+
+    Raises:
+        OutputError: The file cannot be written; nothing is left behind.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # keep the suffix: some writers choose the format by it
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(f"an output file must be writable, got {target} ({error}); choose another folder") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return target
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a UTF-8 file."""
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

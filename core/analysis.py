@@ -1,0 +1,126 @@
+"""A network, understood: its graph, its channel groups, and the backend that can cut it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunekit.core.coupling.couple import couple
+from prunekit.core.coupling.groups import ChannelGroup, Coupling
+from prunekit.core.coupling.verify import Mismatch, compare
+from prunekit.core.errors import CutError
+from prunekit.core.graph import Graph
+from prunekit.core.plan import PruningPlan
+
+if TYPE_CHECKING:
+    from prunekit.core.backend import Backend
+
+__all__ = ["Analysis", "analyse", "dry_run"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the rest of prunekit needs to know of one model.
+
+    Attributes:
+        backend: The backend of the model's framework.
+        model: The user's model, untouched.
+        example: The example input it was traced with.
+        coupling: Its channel groups.
+    """
+
+    backend: Backend
+    model: Any
+    example: Any
+    coupling: Coupling = field(repr=False)
+
+    @property
+    def graph(self) -> Graph:
+        """The traced network."""
+        return self.coupling.graph
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The groups that may be cut."""
+        return self.coupling.groups
+
+
+def analyse(
+    backend: Backend,
+    model: Any,
+    example: Any,
+    *,
+    attention: str = "heads",
+    ignore: Sequence[str] = (),
+    probe: bool = True,
+) -> Analysis:
+    """Trace a model and find its channel groups.
+
+    Args:
+        backend: The backend of the model's framework.
+        model: A network; it is not changed.
+        example: One input, a tuple of positional inputs, or a dict of keyword inputs.
+        attention: Which axis is cut where channels are split into heads.
+        ignore: Name patterns of layers whose outputs must stay.
+        probe: Try a cut of every group without weights. Where a number in the model's own code
+            (``x.view(n, 64)``) stands in the way, the channels that meet it are frozen.
+
+    Raises:
+        TraceError: The model does not run on the example.
+        InputError: The policy is unknown, or a pattern matches no layer.
+    """
+    graph = backend.trace(model, example)
+    frozen: dict[int, str] = {}
+    while True:
+        coupling = couple(graph, attention=attention, ignore=ignore, frozen_ops=frozen)
+        analysis = Analysis(backend, model, example, coupling)
+        if not probe or not coupling.groups:
+            return analysis
+        mismatch = dry_run(analysis, _probe_plan(coupling))
+        if mismatch is None:
+            return analysis
+        fresh = _same_line(graph, mismatch, coupling) - set(frozen)
+        if not fresh:
+            raise CutError(f"a network must compute the shapes its cut implies, but {mismatch.text}; freeze the layer")
+        frozen |= {position: f"a number in the code stands in the way ({mismatch.text})" for position in fresh}
+
+
+def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:
+    """Cut the model without its weights, run it, and say where it differs from the plan, if it does."""
+    return compare(analysis.coupling, plan, analysis.backend.trace_cut(analysis, plan))
+
+
+def _probe_plan(coupling: Coupling) -> PruningPlan:
+    """Drop a different share of each group, so that no two widths agree by chance."""
+    rng = np.random.default_rng(0)
+    kept = {}
+    for group in coupling.groups:
+        least = 1 if group.size == 2 else 2
+        count = int(rng.integers(least, group.size)) if group.size > least else 1
+        kept[group.name] = np.sort(rng.permutation(group.size)[:count]).tolist()
+    return PruningPlan.of(coupling, kept)
+
+
+def _same_line(graph: Graph, mismatch: Mismatch, coupling: Coupling) -> set[int]:
+    """The op that differs, every op of the same source line, and, where it holds nothing that can
+    be cut, the ops before it up to one that does."""
+    ops = graph.all_ops
+    position = mismatch.position
+    while position > 0 and not _cuttable(coupling, position):
+        position -= 1
+    op = ops[position]
+    return {k for k, other in enumerate(ops) if k == position or (op.where and other.where == op.where
+            and other.raw == op.raw)}  # fmt: skip
+
+
+def _cuttable(coupling: Coupling, position: int) -> bool:
+    group_of, _ = coupling.unit_of
+    op = coupling.graph.all_ops[position]
+    return any(
+        labels is not None and (group_of[labels] >= 0).any()
+        for tensor in (*op.inputs, *op.outputs)
+        for labels in coupling.labels.get(tensor, ())
+    )

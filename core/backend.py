@@ -1,0 +1,172 @@
+"""The contract: what a framework must do for prunekit, and nothing else.
+
+Models, examples and loaders are the framework's own objects and pass through untouched. A
+*loader* is any iterable of ``(inputs, targets)`` batches that can be iterated more than once.
+State crosses the border as NumPy arrays under canonical names: those of the layers, with
+``weight``, ``bias``, ``running_mean`` and ``running_var``, in the layout of ``core.graph``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.core.analysis import Analysis
+from prunekit.core.graph import Graph
+from prunekit.core.plan import PruningPlan
+
+if TYPE_CHECKING:
+    from prunekit.core.recipe import FitResult, Recipe
+
+__all__ = ["Backend", "Latency", "State"]
+
+State = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A measured run time of one forward pass.
+
+    Attributes:
+        median: Seconds.
+        p90: Seconds, 90th percentile.
+        runs: Number of timed passes, after warm-up.
+        device: Name of the device, e.g. ``"cpu: AMD EPYC, 2 threads"``.
+        shape: Input shape.
+    """
+
+    median: float
+    p90: float
+    runs: int
+    device: str
+    shape: tuple[int, ...]
+
+
+class Backend(ABC):
+    """What every framework offers. Stateless: every method is handed the model."""
+
+    name: str = ""
+    """Short name: ``"torch"``, ``"mindspore"``."""
+
+    @abstractmethod
+    def accepts(self, model: Any) -> bool:
+        """Whether ``model`` is one of this framework's networks."""
+
+    @abstractmethod
+    def trace(self, model: Any, example: Any) -> Graph:
+        """Run the model once and write down what it computes. The model is not changed.
+
+        Args:
+            model: A network.
+            example: One input, or a tuple of positional inputs, or a dict of keyword inputs.
+
+        Raises:
+            TraceError: The model does not run on the example.
+        """
+
+    @abstractmethod
+    def trace_cut(self, analysis: Analysis, plan: PruningPlan) -> Graph:
+        """Trace of the model as the plan would cut it, without touching its weights.
+
+        Where the cut model does not run, the graph ends before the op that failed.
+        """
+
+    @abstractmethod
+    def clone(self, model: Any) -> Any:
+        """An independent copy."""
+
+    @abstractmethod
+    def get_state(self, model: Any) -> State:
+        """Parameters and buffers under canonical names, as copies."""
+
+    @abstractmethod
+    def set_state(self, model: Any, state: Mapping[str, NDArray[Any]]) -> None:
+        """Overwrite parameters and buffers in place.
+
+        Raises:
+            CheckpointError: A name is missing or unknown, or a shape differs; nothing is changed.
+        """
+
+    @abstractmethod
+    def apply(self, analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> Any:
+        """A new, smaller model: ``analysis.model`` without the channels that the plan drops.
+
+        Args:
+            analysis: The model and its groups.
+            plan: What stays.
+            check: Trace the result and compare it with the graph cut by the plan.
+
+        Raises:
+            PlanError: The plan is for another model.
+            CutError: The cut model does not compute the shapes the plan implies.
+        """
+
+    @abstractmethod
+    def masked(self, analysis: Analysis, plan: PruningPlan) -> AbstractContextManager[Any]:
+        """Within the context, ``analysis.model`` computes as if the dropped channels were gone."""
+
+    @abstractmethod
+    def zero(self, analysis: Analysis, plan: PruningPlan) -> None:
+        """Set everything the plan drops to zero, in place (soft pruning)."""
+
+    @abstractmethod
+    def predict(self, model: Any, inputs: Iterable[Any] | Any) -> NDArray[Any]:
+        """Outputs in inference mode, concatenated over batches: ``(N, classes)`` for a classifier.
+
+        Args:
+            model: A network.
+            inputs: One array or tensor ``(N, …)``, or an iterable of batches; of batches that
+                are ``(inputs, targets)`` pairs the first is taken.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: Any, loader: Iterable[Any]) -> dict[str, float]:
+        """Share of right answers: ``{"top1": …, "top5": …, "loss": …}``, each in one pass."""
+
+    @abstractmethod
+    def activations(self, model: Any, loader: Iterable[Any], layers: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Mean absolute output per channel of each named layer over the data: ``(C,)`` each."""
+
+    @abstractmethod
+    def gradients(self, model: Any, loader: Iterable[Any]) -> State:
+        """Gradient of the mean loss over the data for each parameter, by canonical name."""
+
+    @abstractmethod
+    def fit(self, model: Any, loader: Iterable[Any], recipe: Recipe, **options: Any) -> FitResult:
+        """Train in place; see ``core.recipe``.
+
+        Options: ``validation`` (loader), ``teacher`` (model), ``analysis`` and ``plan`` (soft mask
+        kept at zero after every step), ``callbacks`` (objects with ``epoch_begin(epoch)`` and
+        ``epoch_end(epoch)``), ``log`` (``core.logs.RunLog``).
+        """
+
+    @abstractmethod
+    def recalibrate(self, model: Any, loader: Iterable[Any], batches: int = 100) -> int:
+        """Replace BN statistics by the exact average over batches; returns how many were seen."""
+
+    @abstractmethod
+    def latency(self, model: Any, example: Any, *, runs: int = 50, warmup: int = 10) -> Latency:
+        """Time forward passes in inference mode."""
+
+    @abstractmethod
+    def save(self, model: Any, folder: str | Path) -> Path:
+        """Write ``weights.safetensors`` and ``plan.json`` into a folder."""
+
+    @abstractmethod
+    def load(self, model: Any, folder: str | Path, example: Any = None) -> Any:
+        """The saved network, from its freshly built, unpruned original."""
+
+    @abstractmethod
+    def export(self, model: Any, example: Any, path: str | Path, format: str) -> Path:
+        """Write the model for a runtime, load the file again with it, and compare.
+
+        Raises:
+            ExportError: The format is unknown, or the file does not compute what the model does.
+        """

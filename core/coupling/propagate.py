@@ -1,0 +1,181 @@
+"""Labels flow through a network's ops exactly as data would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.core.coupling.labels import LabelSpace
+from prunekit.core.graph import Graph, Op
+
+__all__ = ["Axis", "Flow", "RULES", "attr", "rule"]
+
+IntArray = NDArray[np.int64]
+Axis = IntArray | None
+"""Labels along one axis, or None: an axis of fixed length, which nothing can cut."""
+
+RULES: dict[str, Callable[[Flow, Op], None]] = {}
+
+
+def rule(*kinds: str) -> Callable[[Callable[[Flow, Op], None]], Callable[[Flow, Op], None]]:
+    """Register a function as the rule for some kinds of op."""
+
+    def register(function: Callable[[Flow, Op], None]) -> Callable[[Flow, Op], None]:
+        for kind in kinds:
+            RULES[kind] = function
+        return function
+
+    return register
+
+
+class _Unset:
+    """Marks a parameter axis that no op has read yet."""
+
+
+_UNSET = _Unset()
+
+
+class Flow:
+    """The labels of every axis of every tensor while they propagate.
+
+    Attributes:
+        graph: The traced network.
+        space: The labels.
+        heads: Ids of tensors whose reshape feeds attention: split them by ``attention``.
+        attention: ``"heads"`` or ``"head_dim"``.
+        roles: What each parameter axis is to the op that first read it: ``(role, kind)``.
+        compress: Positions (in ``graph.all_ops``) of ops that must see only kept channels for a
+            masked network to compute what the pruned one does.
+    """
+
+    def __init__(self, graph: Graph, attention: str, heads: Collection[int]) -> None:
+        self.graph = graph
+        self.space = LabelSpace()
+        self.attention = attention
+        self.heads = heads
+        self.roles: dict[tuple[int, int], tuple[str, str]] = {}
+        self.compress: set[int] = set()
+        self.position = 0
+        self._axes: dict[int, list[Axis | _Unset]] = {}
+
+    def run(self, frozen_ops: Mapping[int, str]) -> None:
+        """Propagate through all ops, then freeze the network's outputs.
+
+        Args:
+            frozen_ops: Reason by position of the ops whose every channel must stay.
+        """
+        for self.position, op in enumerate(self.graph.all_ops):
+            RULES[op.kind](self, op)
+            if self.position in frozen_ops:
+                self.freeze_all((*op.inputs, *op.outputs), frozen_ops[self.position], op.where)
+        self.freeze_all(self.graph.outputs, "output of the network")
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self.graph.tensors[tensor].shape
+
+    def rank(self, tensor: int) -> int:
+        """Number of axes of a tensor."""
+        return len(self.shape(tensor))
+
+    def get(self, tensor: int, axis: int) -> Axis:
+        """Labels of an axis; a parameter axis that was never read gets fresh ones."""
+        axes = self._of(tensor)
+        value = axes[axis]
+        if isinstance(value, _Unset):
+            axes[axis] = value = self.space.fresh(self.shape(tensor)[axis])
+        return value
+
+    def axes(self, tensor: int) -> list[Axis]:
+        """Labels of all axes."""
+        return [self.get(tensor, axis) for axis in range(self.rank(tensor))]
+
+    def put(self, tensor: int, axes: list[Axis]) -> None:
+        """Set the labels of an op's output."""
+        shape = self.shape(tensor)
+        assert len(axes) == len(shape), f"{len(axes)} axes of labels for shape {shape}"
+        self._axes[tensor] = [
+            None if labels is None or n == 1 else labels for labels, n in zip(axes, shape, strict=True)
+        ]
+
+    def meet(self, tensor: int, axis: int, labels: Axis, op: Op) -> Axis:
+        """Unite an axis of a tensor with ``labels``: they are the same channels."""
+        axes = self._of(tensor)
+        if self.shape(tensor)[axis] == 1:
+            return labels
+        if isinstance(axes[axis], _Unset):
+            axes[axis] = labels
+            return labels
+        mine = axes[axis]
+        assert not isinstance(mine, _Unset)
+        return self.join(mine, labels, op)
+
+    def join(self, left: Axis, right: Axis, op: Op) -> Axis:
+        """Unite two labelled axes; one that meets an axis of fixed length is frozen."""
+        if left is None and right is None:
+            return None
+        if left is None or right is None:
+            labels = left if right is None else right
+            assert labels is not None
+            self.space.freeze(labels, f"meets an axis of fixed length in {_name(op)}", op.where)
+            return labels
+        if len(left) != len(right):
+            self.space.freeze(np.concatenate([left, right]), f"lengths differ in {_name(op)}", op.where)
+            return None
+        self.space.unite(left, right)
+        return left
+
+    def fix(self, tensor: int, axis: int, reason: str, op: Op) -> None:
+        """Make an axis inert; where it is labelled already its labels are frozen."""
+        axes = self._of(tensor)
+        value = axes[axis]
+        if isinstance(value, _Unset):
+            axes[axis] = None
+        elif value is not None:
+            self.space.freeze(value, reason, op.where)
+
+    def freeze_all(self, tensors: Collection[int], reason: str, where: str = "") -> None:
+        """Freeze every axis of some tensors."""
+        for tensor in tensors:
+            for labels in self.axes(tensor):
+                if labels is not None:
+                    self.space.freeze(labels, reason, where)
+
+    def role(self, tensor: int | None, axis: int, role: str, op: Op) -> None:
+        """Note what a parameter axis is to its layer."""
+        if tensor is not None:
+            self.roles.setdefault((tensor, axis), (role, op.kind))
+
+    def statistics(self, labels: Axis) -> None:
+        """The op in hand takes statistics over these channels: they are non-neutral."""
+        if labels is not None:
+            self.space.mark(labels)
+            self.compress.add(self.position)
+
+    def contracts(self, labels: Axis) -> None:
+        """The op in hand sums over these channels."""
+        if labels is not None:
+            self.compress.add(self.position)
+
+    def labelled(self) -> dict[int, tuple[Axis, ...]]:
+        """Labels of all tensors that were reached; axes never read are None."""
+        return {t: tuple(None if isinstance(v, _Unset) else v for v in axes) for t, axes in self._axes.items()}
+
+    def _of(self, tensor: int) -> list[Axis | _Unset]:
+        if tensor not in self._axes:
+            described = self.graph.tensors[tensor]
+            learned = described.role in ("parameter", "buffer")
+            self._axes[tensor] = [_UNSET if learned and n > 1 else None for n in described.shape]
+        return self._axes[tensor]
+
+
+def _name(op: Op) -> str:
+    return f"{op.scope or 'the network'} ({op.raw or op.kind})"
+
+
+def attr(op: Op, name: str) -> Any:
+    """An attribute that the op's kind must have."""
+    return op.attrs[name]

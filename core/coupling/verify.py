@@ -1,0 +1,120 @@
+"""Does a cut network compute what the plan implies? Compare its trace with the graph, op by op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prunekit.core.coupling.groups import Coupling
+from prunekit.core.graph import Graph, Op
+from prunekit.core.plan import PruningPlan
+
+__all__ = ["LAYOUT", "Mismatch", "compare", "essential"]
+
+LAYOUT = frozenset({"create", "identity"})
+"""Kinds that come and go with memory layout and device."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first op at which a cut network goes its own way.
+
+    Attributes:
+        position: Index of the op in ``graph.all_ops`` of the original.
+        text: What was expected and what was found.
+    """
+
+    position: int
+    text: str
+
+
+def compare(coupling: Coupling, plan: PruningPlan, cut: Graph) -> Mismatch | None:
+    """The first difference between a cut network's trace and the original graph cut by the plan.
+
+    Args:
+        coupling: The original network.
+        plan: What was kept.
+        cut: Trace of the cut network, which may have broken off early.
+    """
+    alive = coupling.kept_roots(plan)
+    ops = essential(coupling.graph)
+    found = [op for _, op in essential(cut)]
+    for (position, op), other in zip(ops, found, strict=False):
+        text = _differs(coupling, alive, op, other, cut)
+        if text:
+            return Mismatch(position, text)
+    if len(found) < len(ops):
+        position, op = ops[len(found)]
+        return Mismatch(position, f"the cut model stops before {op.raw}")
+    if len(found) > len(ops):
+        return Mismatch(ops[-1][0], f"the cut model goes on with {found[len(ops)].raw}")
+    return None
+
+
+def essential(graph: Graph) -> list[tuple[int, Op]]:
+    """Ops that depend on the network's inputs or parameters, with their positions.
+
+    Two traces are aligned by these: how constants are made, and what only changes memory layout,
+    differs from device to device.
+    """
+    fixed: set[int] = set()
+    result = []
+    for position, op in enumerate(graph.all_ops):
+        if op.kind == "create" or all(t in fixed for t in op.inputs):
+            fixed.update(op.outputs)
+        elif op.kind not in LAYOUT:
+            result.append((position, op))
+    return result
+
+
+def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cut: Graph) -> str:
+    if op.kind != other.kind or len(op.outputs) != len(other.outputs):
+        return f"expected {op.raw}, found {other.raw}"
+    for tensor, new in zip((*op.inputs, *op.outputs), (*other.inputs, *other.outputs), strict=False):
+        expected, actual = _shape(coupling, alive, tensor), cut.tensors[new].shape
+        if expected != actual:
+            return f"{op.raw}: expected shape {expected}, found {actual}"
+    expected_attrs, actual_attrs = _constants(coupling, alive, op), _own_constants(other)
+    if expected_attrs != actual_attrs:
+        return f"{op.raw}: expected {expected_attrs}, found {actual_attrs}"
+    return ""
+
+
+def _shape(coupling: Coupling, alive: NDArray[np.bool_], tensor: int) -> tuple[int, ...]:
+    full = coupling.graph.tensors[tensor].shape
+    labels = coupling.labels.get(tensor)
+    if labels is None:
+        return full
+    return tuple(n if a is None else int(alive[a].sum()) for a, n in zip(labels, full, strict=True))
+
+
+def _constants(coupling: Coupling, alive: NDArray[np.bool_], op: Op) -> Any:
+    """Integers that the call must have been given: where slices start, how many groups there are."""
+    if op.kind == "slice":
+        labels = coupling.labels[op.inputs[0]][op.attrs["axis"]]
+        parts = op.attrs["parts"]
+        if labels is None or op.attrs.get("squeeze"):
+            return parts
+        before = np.concatenate([[0], np.cumsum(alive[labels])])
+        return tuple((int(before[start]), int(before[stop]), step) for start, stop, step in parts)
+    if op.kind == "conv":
+        weight = op.inputs[1]
+        old, new = coupling.graph.tensors[weight].shape, _shape(coupling, alive, weight)
+        whole = op.attrs["groups"] > 1 and old[1] == 1
+        return op.attrs["groups"] * new[0] // old[0] if whole else op.attrs["groups"]
+    if op.kind == "group_norm":
+        return op.attrs["groups"]
+    return _own_constants(op)
+
+
+def _own_constants(op: Op) -> Any:
+    if op.kind == "slice":
+        return op.attrs["parts"]
+    if op.kind in ("conv", "group_norm"):
+        return op.attrs["groups"]
+    if op.kind == "permute":
+        return op.attrs["perm"]
+    return None
