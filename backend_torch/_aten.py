@@ -1,0 +1,320 @@
+"""PyTorch's ops in the words of ``core.graph``: one table, and a function per family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+__all__ = ["Seen", "describe"]
+
+
+class Seen(NamedTuple):
+    """An op as ``core.graph.Op`` will hold it, with tensors in place of ids."""
+
+    kind: str
+    inputs: tuple[torch.Tensor, ...]
+    outputs: tuple[torch.Tensor, ...]
+    operands: tuple[str, ...]
+    attrs: dict[str, Any]
+
+
+Args = dict[str, Any]
+Maker = Callable[[Args, Any], tuple[str, list[str], dict[str, Any]]]
+"""Arguments by schema name, output → kind, schema names of the tensor operands, attributes."""
+
+_MAKERS: dict[str, Maker] = {}
+_RENAMED = {
+    "running_mean": "mean", "running_var": "var", "self": "input", "attn_mask": "mask", "attn_bias": "mask",
+}  # fmt: skip
+
+
+def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Seen | None:
+    """What an op is, or None where it neither reads nor makes a tensor."""
+    outputs = _tensors(out)
+    named = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | kwargs
+    name = func._schema.name.removeprefix("aten::")
+    maker = _MAKERS.get(name) or _MAKERS.get(name.rstrip("_"))
+    inputs = [t for v in named.values() for t in _tensors(v)]
+    if maker is not None:
+        kind, wanted, attrs = maker(named, out)
+        pairs = [(_RENAMED.get(w, w), t) for w in wanted for t in _tensors(named.get(w))]
+        return Seen(kind, tuple(t for _, t in pairs), tuple(outputs), tuple(w for w, _ in pairs), attrs)
+    if not outputs:
+        return None
+    if not inputs:
+        return Seen("create", (), tuple(outputs), (), {})
+    kind = "elementwise" if torch.Tag.pointwise in func.tags else "opaque"
+    return Seen(kind, tuple(inputs), tuple(outputs), ("input",) * len(inputs), {})
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [t for v in value for t in _tensors(v)]
+    return []
+
+
+def _aten(*names: str) -> Callable[[Maker], Maker]:
+    def register(maker: Maker) -> Maker:
+        for name in names:
+            _MAKERS[name] = maker
+        return maker
+
+    return register
+
+
+def _plain(kind: str, *names: str) -> None:
+    """Ops of one kind whose shapes say all."""
+    _aten(*names)(lambda a, out: (kind, [k for k, v in a.items() if _tensors(v)], {}))
+
+
+_plain(
+    "elementwise", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "copy", "where",
+    "masked_fill", "bernoulli", "hardtanh", "relu6", "silu", "mish", "gelu", "hardswish",
+    "hardsigmoid", "leaky_relu", "elu", "selu", "celu", "softplus", "rrelu", "threshold", "normal", "uniform",
+    "rsub", "square", "true_divide", "div", "clamp", "nan_to_num", "lerp", "addcmul", "addcdiv",
+)  # fmt: skip
+_plain(
+    "reshape", "reshape", "view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel", "view_as",
+    "reshape_as",
+)  # fmt: skip
+_plain("expand", "expand", "expand_as", "broadcast_to")
+_plain(
+    "identity", "detach", "alias", "contiguous", "clone", "to", "_to_copy", "type_as", "float",
+    "half", "requires_grad",
+)  # fmt: skip
+
+
+@_aten("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+       "new_empty", "new_full", "lift_fresh", "lift")  # fmt: skip
+def _create(a: Args, out: Any) -> Any:
+    return "create", [], {}
+
+
+@_aten("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv(a: Args, out: Any) -> Any:
+    weight = a["weight"]
+    # the three conv_transpose calls alone have output_padding without the flag `transposed`
+    transposed = bool(a.get("transposed", False))
+    return "conv", ["input", "weight", "bias"], {
+        "groups": a.get("groups", 1), "transposed": transposed, "spatial": weight.dim() - 2,
+    }  # fmt: skip
+
+
+@_aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(a: Args, out: Any) -> Any:
+    return _conv({**a, "transposed": True}, out)
+
+
+@_aten("linear")
+def _linear(a: Args, out: Any) -> Any:
+    return "linear", ["input", "weight", "bias"], {}
+
+
+@_aten("addmm")
+def _addmm(a: Args, out: Any) -> Any:
+    return "opaque", ["self", "mat1", "mat2"], {}
+
+
+@_aten("matmul", "bmm", "mm")
+def _matmul(a: Args, out: Any) -> Any:
+    return "matmul", [k for k, v in a.items() if _tensors(v)], {}
+
+
+@_aten("einsum")
+def _einsum(a: Args, out: Any) -> Any:
+    return "einsum", ["tensors"], {"equation": a["equation"]}
+
+
+@_aten("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "instance_norm")
+def _batch_norm(a: Args, out: Any) -> Any:
+    return "channel_affine", ["input", "weight", "bias", "running_mean", "running_var"], {"axis": 1}
+
+
+@_aten("prelu")
+def _prelu(a: Args, out: Any) -> Any:
+    if a["weight"].numel() == 1:
+        return "elementwise", ["self"], {}
+    return "channel_affine", ["self", "weight"], {"axis": 1}
+
+
+@_aten("layer_norm", "native_layer_norm", "rms_norm")
+def _layer_norm(a: Args, out: Any) -> Any:
+    x, n = a["input"], len(a["normalized_shape"])
+    return "layer_norm", ["input", "weight", "bias"], {"axes": tuple(range(x.dim() - n, x.dim()))}
+
+
+@_aten("group_norm", "native_group_norm")
+def _group_norm(a: Args, out: Any) -> Any:
+    return "group_norm", ["input", "weight", "bias"], {"groups": a.get("num_groups", a.get("group")), "axis": 1}
+
+
+@_aten("scaled_dot_product_attention")
+def _attention(a: Args, out: Any) -> Any:
+    if a["query"].shape[:-2] != a["key"].shape[:-2]:
+        return "opaque", ["query", "key", "value", "attn_mask"], {}
+    return "attention", ["query", "key", "value", "attn_mask"], {"scaled": a.get("scale") is not None}
+
+
+@_aten("softmax", "log_softmax", "_softmax", "_log_softmax")
+def _softmax(a: Args, out: Any) -> Any:
+    return "softmax", ["self"], {"axis": a["dim"] % max(a["self"].dim(), 1)}
+
+
+def _axes(dim: Any, rank: int) -> tuple[int, ...]:
+    if dim is None or dim == []:
+        return tuple(range(rank))
+    return tuple(d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim))
+
+
+@_aten("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "linalg_vector_norm", "var_mean", "std_mean",
+       "prod", "logsumexp", "argmax", "argmin", "all", "any", "nansum", "median")  # fmt: skip
+def _reduce(a: Args, out: Any) -> Any:
+    x = a["self"] if "self" in a else a["x"]
+    if isinstance(a.get("other"), torch.Tensor):
+        return "elementwise", ["self", "other"], {}
+    return "reduce", ["self" if "self" in a else "x"], {
+        "axes": _axes(a.get("dim"), x.dim()), "keepdims": bool(a.get("keepdim", False)), "how": "",
+    }  # fmt: skip
+
+
+@_aten("cumsum", "cumprod", "sort", "flip")
+def _along(a: Args, out: Any) -> Any:
+    """Positions along these axes are not interchangeable."""
+    return "roll", ["self"], {"axes": _axes(a.get("dim", a.get("dims", -1)), a["self"].dim())}
+
+
+@_aten("roll")
+def _roll(a: Args, out: Any) -> Any:
+    return "roll", ["self"], {"axes": _axes(a.get("dims"), a["self"].dim())}
+
+
+def _pools(spatial: int) -> Maker:
+    def make(a: Args, out: Any) -> Any:
+        return "pool", ["self" if "self" in a else "input"], {"spatial": spatial}
+
+    return make
+
+
+for _n in (1, 2, 3):
+    for _p in ("max_pool{}d", "avg_pool{}d", "adaptive_avg_pool{}d", "adaptive_max_pool{}d", "max_pool{}d_with_indices",
+               "_adaptive_avg_pool{}d", "lp_pool{}d", "reflection_pad{}d", "replication_pad{}d"):  # fmt: skip
+        _MAKERS[_p.format(_n)] = _pools(_n)
+for _name, _n in (("upsample_nearest1d", 1), ("upsample_linear1d", 1), ("upsample_nearest2d", 2),
+                  ("upsample_bilinear2d", 2), ("upsample_bicubic2d", 2), ("_upsample_bilinear2d_aa", 2),
+                  ("_upsample_nearest_exact2d", 2), ("_upsample_bicubic2d_aa", 2), ("upsample_nearest3d", 3),
+                  ("upsample_trilinear3d", 3)):  # fmt: skip
+    _MAKERS[_name] = _pools(_n)
+
+
+@_aten("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT", "matrix_H", "adjoint")
+def _permute(a: Args, out: Any) -> Any:
+    x = a["self"]
+    rank = x.dim()
+    # the framework itself says where each axis goes: permute axis numbers carried as sizes
+    if "dims" in a:
+        perm = [d % rank for d in a["dims"]]
+    elif "source" in a:
+        sources, targets = _axes(a["source"], rank), _axes(a["destination"], rank)
+        rest = iter([d for d in range(rank) if d not in sources])
+        placed = dict(zip(targets, sources, strict=True))
+        perm = [placed[d] if d in placed else next(rest) for d in range(rank)]
+    else:
+        first, second = a.get("dim0", a.get("axis0", -2)), a.get("dim1", a.get("axis1", -1))
+        perm = list(range(rank))
+        if rank > 1:
+            perm[first % rank], perm[second % rank] = perm[second % rank], perm[first % rank]
+    return "permute", ["self"], {"perm": tuple(perm)}
+
+
+@_aten("cat", "concat", "concatenate")
+def _concat(a: Args, out: Any) -> Any:
+    # cat of a legacy empty tensor with shape (0,) adds nothing
+    return "concat", ["tensors"], {"axis": a.get("dim", 0) % out.dim()}
+
+
+@_aten("stack")
+def _stack(a: Args, out: Any) -> Any:
+    return "concat", ["tensors"], {"axis": a.get("dim", 0) % out.dim(), "new_axis": True}
+
+
+def _parts(axis: int, sizes: list[int], even: bool, squeeze: bool = False) -> dict[str, Any]:
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    parts = tuple((s, s + n, 1) for s, n in zip(starts, sizes, strict=True))
+    return {"axis": axis, "parts": parts, "even": even, "squeeze": squeeze}
+
+
+@_aten("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes")
+def _split(a: Args, out: Any) -> Any:
+    x = a["self"]
+    axis = a.get("dim", 0) % x.dim()
+    sizes = [t.shape[axis] for t in out]
+    given = a.get("split_size", a.get("split_sizes"))
+    even = not isinstance(given, list | tuple) and len(set(sizes)) == 1
+    return "slice", ["self"], _parts(axis, sizes, even)
+
+
+@_aten("unbind")
+def _unbind(a: Args, out: Any) -> Any:
+    axis = a.get("dim", 0) % a["self"].dim()
+    return "slice", ["self"], _parts(axis, [1] * len(out), even=False, squeeze=True)
+
+
+@_aten("select")
+def _select(a: Args, out: Any) -> Any:
+    x = a["self"]
+    axis = a["dim"] % x.dim()
+    index = a["index"] % x.shape[axis]
+    return "slice", ["self"], {"axis": axis, "parts": ((index, index + 1, 1),), "even": False, "squeeze": True}
+
+
+@_aten("slice")
+def _slice(a: Args, out: Any) -> Any:
+    x = a["self"]
+    axis = a.get("dim", 0) % x.dim()
+    start, stop, step = slice(a.get("start"), a.get("end"), a.get("step", 1)).indices(x.shape[axis])
+    return "slice", ["self"], {"axis": axis, "parts": ((start, stop, step),), "even": False}
+
+
+@_aten("narrow")
+def _narrow(a: Args, out: Any) -> Any:
+    axis = a["dim"] % a["self"].dim()
+    start = int(a["start"]) % a["self"].shape[axis]
+    return "slice", ["self"], {"axis": axis, "parts": ((start, start + a["length"], 1),), "even": False}
+
+
+@_aten("pad", "constant_pad_nd")
+def _pad(a: Args, out: Any) -> Any:
+    rank, amounts = a["self"].dim(), list(a["pad"])
+    before, after = [0] * rank, [0] * rank
+    for k in range(len(amounts) // 2):
+        before[rank - 1 - k], after[rank - 1 - k] = amounts[2 * k], amounts[2 * k + 1]
+    if a.get("mode", "constant") != "constant":
+        return "opaque", ["self"], {}
+    return "pad", ["self"], {"before": tuple(before), "after": tuple(after)}
+
+
+@_aten("repeat", "tile")
+def _tile(a: Args, out: Any) -> Any:
+    repeats = list(a.get("repeats", a.get("dims")))
+    return "tile", ["self"], {"repeats": tuple([1] * (out.dim() - len(repeats)) + repeats)}
+
+
+@_aten("embedding")
+def _embedding(a: Args, out: Any) -> Any:
+    return "gather", ["weight", "indices"], {"table": True, "axis": 0}
+
+
+@_aten("index")
+def _index(a: Args, out: Any) -> Any:
+    rows = a["indices"]
+    table = len(rows) == 1 or all(r is None for r in rows[1:])
+    return "gather", ["self", "indices"], {"table": table and rows[0] is not None, "axis": 0}
+
+
+@_aten("index_select", "gather")
+def _gather(a: Args, out: Any) -> Any:
+    return "gather", ["self", "index"], {"table": False, "axis": a["dim"]}

@@ -1,0 +1,136 @@
+"""PyTorch's side of the contract: each method is one call into the room that does it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunekit.backend_torch import cut, mask, state
+from prunekit.backend_torch.trace import trace
+from prunekit.core.analysis import Analysis
+from prunekit.core.backend import Backend, Latency, State
+from prunekit.core.graph import Graph
+from prunekit.core.plan import PruningPlan
+
+if TYPE_CHECKING:
+    from prunekit.core.recipe import FitResult, Recipe
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend(Backend):
+    """PyTorch, on any device it supports."""
+
+    name = "torch"
+
+    def accepts(self, model: Any) -> bool:
+        return isinstance(model, nn.Module)
+
+    def trace(self, model: Any, example: Any) -> Graph:
+        return trace(model, example)
+
+    def trace_cut(self, analysis: Analysis, plan: PruningPlan) -> Graph:
+        return cut.trace_cut(analysis, plan)
+
+    def clone(self, model: Any) -> nn.Module:
+        return copy.deepcopy(model)
+
+    def get_state(self, model: Any) -> State:
+        return state.get_state(model)
+
+    def set_state(self, model: Any, values: Mapping[str, NDArray[Any]]) -> None:
+        state.set_state(model, values)
+
+    def apply(self, analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Module:
+        return cut.apply(analysis, plan, check=check)
+
+    def masked(self, analysis: Analysis, plan: PruningPlan) -> AbstractContextManager[Any]:
+        return mask.masked(analysis, plan)
+
+    def zero(self, analysis: Analysis, plan: PruningPlan) -> None:
+        mask.zero(analysis, plan)
+
+    def predict(self, model: Any, inputs: Iterable[Any] | Any) -> NDArray[Any]:
+        from prunekit.backend_torch import observe
+
+        return observe.predict(model, inputs)
+
+    def evaluate(self, model: Any, loader: Iterable[Any]) -> dict[str, float]:
+        from prunekit.backend_torch import observe
+
+        return observe.evaluate(model, loader)
+
+    def activations(self, model: Any, loader: Iterable[Any], layers: Sequence[str]) -> dict[str, NDArray[Any]]:
+        from prunekit.backend_torch import observe
+
+        return observe.activations(model, loader, layers)
+
+    def gradients(self, model: Any, loader: Iterable[Any]) -> State:
+        from prunekit.backend_torch import observe
+
+        return observe.gradients(model, loader)
+
+    def fit(self, model: Any, loader: Iterable[Any], recipe: Recipe, **options: Any) -> FitResult:
+        from prunekit.backend_torch import train
+
+        return train.fit(model, loader, recipe, **options)
+
+    def recalibrate(self, model: Any, loader: Iterable[Any], batches: int = 100) -> int:
+        from prunekit.backend_torch import statistics
+
+        return statistics.recalibrate(model, loader, batches)
+
+    def latency(self, model: Any, example: Any, *, runs: int = 50, warmup: int = 10) -> Latency:
+        from prunekit.backend_torch.latency import latency
+
+        return latency(model, example, runs=runs, warmup=warmup)
+
+    def save(self, model: Any, folder: str | Path) -> Path:
+        from prunekit.backend_torch import store
+
+        return store.save(model, folder)
+
+    def load(self, model: Any, folder: str | Path, example: Any = None) -> nn.Module:
+        from prunekit.backend_torch import store
+
+        return store.load(model, folder, example)
+
+    def export(self, model: Any, example: Any, path: str | Path, format: str) -> Path:
+        from prunekit.backend_torch.export import export
+
+        return export(model, example, path, format)
+
+    def build_model(self, name: str, **options: Any) -> nn.Module:
+        """A network of the zoo, of torchvision or timm, or the user's own, by name."""
+        from prunekit.backend_torch.zoo import build_model
+
+        return build_model(name, **options)
+
+    def default_input(self, name: str) -> tuple[int, ...]:
+        """The input shape that a named network expects."""
+        from prunekit.backend_torch.zoo import default_input
+
+        return default_input(name)
+
+    def list_models(self) -> Any:
+        """Records of the networks known by name."""
+        from prunekit.backend_torch.zoo import list_models
+
+        return list_models()
+
+    def loaders(self, *args: Any, **options: Any) -> Any:
+        """Data loaders; see ``backend_torch.data.loaders``."""
+        from prunekit.backend_torch.data import loaders
+
+        return loaders(*args, **options)
+
+    def example(self, shape: Sequence[int], seed: int = 0) -> torch.Tensor:
+        """A random normal input of that shape."""
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

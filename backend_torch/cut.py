@@ -1,0 +1,151 @@
+"""Make a smaller model: a copy in which parameters are sliced and layers know their new widths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunekit.backend_torch._plan_of import attach_plan, find_plan
+from prunekit.backend_torch.trace import PartialTrace, meta_copy, to_meta, trace_copy
+from prunekit.core.analysis import Analysis, dry_run
+from prunekit.core.errors import CutError
+from prunekit.core.graph import Graph
+from prunekit.core.plan import PruningPlan
+
+__all__ = ["apply", "sliced", "trace_cut"]
+
+
+def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Module:
+    """A new, smaller model; see ``core.backend.Backend.apply``."""
+    plan.check(analysis.coupling)
+    if check:
+        mismatch = dry_run(analysis, plan)
+        if mismatch is not None:
+            op = analysis.graph.all_ops[mismatch.position]
+            raise CutError(
+                f"a cut network must compute the shapes its plan implies, but in {op.scope or 'the model'} "
+                f"({op.where}) {mismatch.text}; ignore that layer, or analyse with probe=True"
+            )
+    model = analysis.model
+    cuts = analysis.coupling.cuts(plan)
+    memo: dict[int, Any] = {}
+    for name, tensor in _tensors(model).items():
+        if name in cuts:
+            value = sliced(tensor.detach(), cuts[name])
+            memo[id(tensor)] = (
+                nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+            )
+    small = copy.deepcopy(model, memo)
+    update_layers(small)
+    before = find_plan(model)
+    attach_plan(small, plan if before is None else before.compose(plan))
+    return small
+
+
+def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
+    """Trace of the model as the plan would cut it, without data."""
+    cuts = analysis.coupling.cuts(plan)
+    empty: dict[int, torch.Tensor] = {}
+    for name, tensor in _tensors(analysis.model).items():
+        if name in cuts:
+            shape = list(tensor.shape)
+            for axis, kept in cuts[name].items():
+                shape[axis] = len(kept)
+            empty[id(tensor)] = torch.empty(shape, dtype=tensor.dtype, device="meta")
+    small = meta_copy(analysis.model, empty)
+    update_layers(small)
+    try:
+        graph = trace_copy(small, to_meta(analysis.example))
+    except PartialTrace as error:
+        graph = error.graph
+        if len(graph.ops) >= len(analysis.graph.ops) or not _needs_values(analysis):
+            return graph
+        try:
+            return trace_copy(apply(analysis, plan, check=False), analysis.example)
+        except PartialTrace as again:
+            return again.graph
+    return graph
+
+
+def _needs_values(analysis: Analysis) -> bool:
+    """Whether the original model, too, cannot run without data."""
+    try:
+        trace_copy(meta_copy(analysis.model), to_meta(analysis.example))
+    except PartialTrace:
+        return True
+    return False
+
+
+def sliced(tensor: torch.Tensor, cuts: Mapping[int, Any]) -> torch.Tensor:
+    """A contiguous copy with the kept indices of each axis."""
+    for axis, kept in cuts.items():
+        tensor = tensor.index_select(axis, torch.as_tensor(kept, device=tensor.device))
+    return tensor.contiguous() if cuts else tensor.clone()
+
+
+def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def update_layers(model: nn.Module) -> None:
+    """Make the framework's own layers say the widths that their parameters have."""
+    for module in model.modules():
+        for kind, update in _UPDATES:
+            if isinstance(module, kind):
+                update(module)
+                break
+
+
+def _conv(m: Any) -> None:
+    depthwise = m.groups > 1 and m.weight.shape[1] == 1 and not m.transposed and m.in_channels == m.groups
+    transposed_depthwise = m.transposed and m.groups > 1 and m.weight.shape[1] == 1 and m.in_channels == m.groups
+    if depthwise:
+        m.groups = m.weight.shape[0] * m.groups // m.out_channels
+    elif transposed_depthwise:
+        m.groups = m.weight.shape[0]
+    first, second = m.weight.shape[0], m.weight.shape[1] * m.groups
+    m.in_channels, m.out_channels = (first, second) if m.transposed else (second, first)
+
+
+def _linear(m: Any) -> None:
+    m.out_features, m.in_features = m.weight.shape
+
+
+def _batch_norm(m: Any) -> None:
+    known = m.weight if m.weight is not None else m.running_mean
+    if known is not None:
+        m.num_features = known.shape[0]
+
+
+def _layer_norm(m: Any) -> None:
+    if m.weight is not None:
+        m.normalized_shape = tuple(m.weight.shape)
+
+
+def _group_norm(m: Any) -> None:
+    if m.weight is not None:
+        m.num_channels = m.weight.shape[0]
+
+
+def _prelu(m: Any) -> None:
+    m.num_parameters = m.weight.shape[0]
+
+
+def _embedding(m: Any) -> None:
+    m.num_embeddings, m.embedding_dim = m.weight.shape
+
+
+_UPDATES = (
+    (nn.modules.conv._ConvNd, _conv),
+    (nn.Linear, _linear),
+    (nn.modules.batchnorm._NormBase, _batch_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.RMSNorm, _layer_norm),
+    (nn.GroupNorm, _group_norm),
+    (nn.PReLU, _prelu),
+    (nn.Embedding, _embedding),
+)

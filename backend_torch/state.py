@@ -1,0 +1,49 @@
+"""Parameters and buffers as NumPy arrays under canonical names, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prunekit.core.errors import CheckpointError
+
+__all__ = ["get_state", "set_state"]
+
+
+def get_state(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """Copies of all parameters and buffers; bfloat16 comes as float32, which NumPy can hold."""
+    return {name: _array(tensor) for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+
+
+def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
+    """Overwrite all parameters and buffers in place.
+
+    Raises:
+        CheckpointError: A name is missing or unknown, or a shape differs; nothing is changed.
+    """
+    own = {name: t for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    missing, unknown = sorted(set(own) - set(values)), sorted(set(values) - set(own))
+    if missing or unknown:
+        raise CheckpointError(
+            f"a state must hold the model's own names, got {len(missing)} missing {missing[:3]} and "
+            f"{len(unknown)} unknown {unknown[:3]}; build the model with the arguments it was saved with"
+        )
+    for name, tensor in own.items():
+        if tuple(values[name].shape) != tuple(tensor.shape):
+            raise CheckpointError(
+                f"{name} has shape {tuple(tensor.shape)}, got {tuple(values[name].shape)}; "
+                "is the state that of a pruned model? load it with prunekit's load()"
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(torch.as_tensor(np.ascontiguousarray(values[name])))
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    plain = tensor.detach().cpu()
+    return (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy().copy()

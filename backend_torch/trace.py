@@ -1,0 +1,305 @@
+"""Trace a PyTorch network into a Graph: one forward pass under a dispatch mode.
+
+Under ``torch.inference_mode`` composite ops (linear, layer_norm, attention) arrive whole. The pass
+runs on a copy without data (the meta device), or on real tensors where a model needs values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunekit.backend_torch._aten import describe
+from prunekit.core.errors import TraceError
+from prunekit.core.graph import Graph, Op, Tensor
+
+__all__ = ["PartialTrace", "call", "inference", "meta_copy", "trace", "trace_copy"]
+
+
+class PartialTrace(TraceError):
+    """A pass broke off; ``graph`` holds the ops that ran before ``where``."""
+
+    def __init__(self, message: str, graph: Graph, where: str) -> None:
+        super().__init__(message)
+        self.graph = graph
+        self.where = where
+
+
+def trace(model: nn.Module, example: Any) -> Graph:
+    """Run ``model`` once and write down what it computes.
+
+    Args:
+        model: Any module; a copy is traced.
+        example: One input, a tuple of positional inputs, or a dict of keyword inputs.
+
+    Returns:
+        The graph of inference; ops of training mode are added where they reach more parameters.
+
+    Raises:
+        TraceError: The model does not run on the example.
+    """
+    try:
+        return trace_copy(meta_copy(model), to_meta(example))
+    except PartialTrace:
+        # values are needed somewhere (.item(), a mask, a constant kept outside of buffers)
+        return trace_copy(copy.deepcopy(model), example)
+
+
+def trace_copy(model: nn.Module, example: Any) -> Graph:
+    """As :func:`trace`, on a copy that may be changed."""
+    model.eval()
+    recorder = _Recorder(model)
+    recorder.run(example)
+    if recorder.unreached():
+        _trace_training(model, example, recorder)
+    return recorder.graph()
+
+
+def _trace_training(model: nn.Module, example: Any, recorder: _Recorder) -> None:
+    """Add the ops of training mode; norms over 1×1 maps need two images, so try both."""
+    model.train()
+    for batch in (example, _doubled(example)):
+        attempt = recorder.fork()
+        try:
+            attempt.run(batch)
+        except PartialTrace:
+            continue
+        if len(attempt.unreached()) < len(recorder.unreached()):
+            recorder.adopt(attempt)
+        return
+
+
+def call(model: nn.Module, example: Any) -> Any:
+    """Call a model with an example: a tensor, a tuple of arguments or a dict of keywords."""
+    if isinstance(example, dict):
+        return model(**example)
+    if isinstance(example, tuple | list):
+        return model(*example)
+    return model(example)
+
+
+def meta_copy(model: nn.Module, tensors: dict[int, torch.Tensor] | None = None) -> nn.Module:
+    """A copy of a model whose tensors hold no data.
+
+    Args:
+        model: The model.
+        tensors: Replacements by ``id`` of parameter or buffer, e.g. of other shapes.
+    """
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        other = None if tensors is None else tensors.get(id(tensor))
+        bare = (tensor.detach() if other is None else other).to("meta")
+        memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
+    with _DeepcopyToMeta():
+        return copy.deepcopy(model, memo)
+
+
+class _DeepcopyToMeta(TorchFunctionMode):
+    """Tensors kept outside of parameters and buffers lose their data too."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__deepcopy__:
+            return args[0].detach().to("meta")
+        return func(*args, **(kwargs or {}))
+
+
+def to_meta(example: Any) -> Any:
+    """An example without data."""
+    return _map(lambda t: t.to("meta"), example)
+
+
+def _doubled(example: Any) -> Any:
+    return _map(lambda t: torch.cat([t, t]) if t.dim() else t, example)
+
+
+def _map(function: Any, value: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(torch.Tensor, function, value)
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """Inference mode, with attention written out op by op instead of its fused fast path."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down each op as it is dispatched."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.tensors: list[Tensor] = []
+        self.ops: list[Op] = []
+        self.inference_ops: int | None = None
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+        self.ids: dict[int, int] = {}
+        self.alive: list[Any] = []
+        self.names = [name for name, _ in model.named_parameters()]
+        self.scopes: list[str] = [""]
+        self.modules = {id(m): name for name, m in model.named_modules()}
+        for name, tensor in model.named_parameters():
+            self._known(tensor, "parameter", name)
+        for name, tensor in model.named_buffers():
+            self._known(tensor, "buffer", name)
+
+    def fork(self) -> _Recorder:
+        """A recorder that continues this one on another pass."""
+        other = _Recorder(self.model)
+        other.tensors, other.ops = list(self.tensors), list(self.ops)
+        other.inputs, other.outputs = list(self.inputs), list(self.outputs)
+        other.inference_ops = len(self.ops)
+        return other
+
+    def adopt(self, other: _Recorder) -> None:
+        """Take over what a fork recorded."""
+        self.tensors, self.ops, self.outputs = other.tensors, other.ops, other.outputs
+        self.inference_ops = other.inference_ops
+
+    def run(self, example: Any) -> None:
+        """Record one pass."""
+        first = self.inference_ops is None
+        for tensor in torch.utils._pytree.tree_leaves(example):
+            if isinstance(tensor, torch.Tensor):
+                number = self._known(tensor, "input", "")
+                if first:
+                    self.inputs.append(number)
+        try:
+            with inference(), self._follow_modules(), self:
+                result = call(self.model, example)
+        except Exception as error:
+            where = _user_line(error.__traceback__)
+            shapes = [tuple(t.shape) for t in torch.utils._pytree.tree_leaves(example) if isinstance(t, torch.Tensor)]
+            raise PartialTrace(
+                f"the model must run on the example (shapes {shapes}), got {type(error).__name__}: {error} at {where}; "
+                "give an example of the shape and type that the model expects",
+                self.graph(),
+                where,
+            ) from error
+        self.outputs += [self.ids[id(t)] for t in _leaves(result) if id(t) in self.ids]
+
+    def unreached(self) -> list[str]:
+        """Parameters that no op has read."""
+        read = {t for op in self.ops for t in op.inputs}
+        return [t.name for t in self.tensors if t.role == "parameter" and t.id not in read]
+
+    def graph(self) -> Graph:
+        """What was recorded so far."""
+        split = len(self.ops) if self.inference_ops is None else self.inference_ops
+        return Graph(
+            tensors=tuple(self.tensors),
+            ops=tuple(self.ops[:split]),
+            inputs=tuple(self.inputs),
+            outputs=tuple(self.outputs),
+            train_ops=tuple(self.ops[split:]),
+            unreached=tuple(self.unreached()),
+            names=tuple(self.names),
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        seen = describe(func, args, kwargs, out)
+        if seen is not None:
+            inputs = tuple(self._id(t) for t in seen.inputs)
+            outputs = tuple(self._new(t) for t in seen.outputs)
+            self.ops.append(
+                Op(seen.kind, inputs, outputs, seen.operands, seen.attrs, self.scopes[-1], str(func), _source())
+            )
+        return out
+
+    def _id(self, tensor: torch.Tensor) -> int:
+        number = self.ids.get(id(tensor))
+        return self._known(tensor, "constant", "") if number is None else number
+
+    def _new(self, tensor: torch.Tensor) -> int:
+        return self._known(tensor, "activation", "", again=True)
+
+    def _known(self, tensor: torch.Tensor, role: Any, name: str, again: bool = False) -> int:
+        """Number a tensor. An op in place gives the same object: it gets a new number."""
+        if not again and id(tensor) in self.ids:
+            return self.ids[id(tensor)]
+        number = len(self.tensors) if role not in ("parameter", "buffer") else self._position(name)
+        if number == len(self.tensors):
+            self.tensors.append(Tensor(number, tuple(tensor.shape), role, name, tensor.element_size()))
+        self.ids[id(tensor)] = number
+        self.alive.append(tensor)  # else its id could be given to another
+        return number
+
+    def _position(self, name: str) -> int:
+        return next((t.id for t in self.tensors if t.name == name), len(self.tensors))
+
+    @contextlib.contextmanager
+    def _follow_modules(self) -> Iterator[None]:
+        def enter(module: nn.Module, _: Any) -> None:
+            self.scopes.append(self.modules.get(id(module), self.scopes[-1]))
+
+        def leave(module: nn.Module, *_: Any) -> None:
+            self.scopes.pop()
+
+        hooks = nn.modules.module
+        first = hooks.register_module_forward_pre_hook(enter)
+        last = hooks.register_module_forward_hook(leave, always_call=True)
+        try:
+            yield
+        finally:
+            first.remove()
+            last.remove()
+
+
+def _leaves(result: Any) -> list[torch.Tensor]:
+    """Tensors in whatever a model returns: nested containers, mappings, dataclasses."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, dict):
+        result = list(result.values())
+    if isinstance(result, tuple | list):
+        return [t for value in result for t in _leaves(value)]
+    return [t for value in vars(result).values() for t in _leaves(value)] if hasattr(result, "__dict__") else []
+
+
+_TORCH = str(Path(torch.__file__).parent) + os.sep
+_HERE = str(Path(__file__).parent) + os.sep
+
+
+def _foreign(filename: str) -> bool:
+    return not filename.startswith((_TORCH, _HERE, "<"))
+
+
+def _source() -> str:
+    """``file:line`` of the nearest frame that is neither PyTorch's nor ours."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if _foreign(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if frame.f_code.co_name == "run" and frame.f_code.co_filename == __file__:
+            return ""
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def _user_line(traceback: Any) -> str:
+    """``file:line`` of the innermost user frame of an error."""
+    where = ""
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if _foreign(code.co_filename):
+            where = f"{code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return where or "an unknown place"
