@@ -194,7 +194,12 @@ def _roll(a: Args, out: Any) -> Any:
 
 def _pools(spatial: int) -> Maker:
     def make(a: Args, out: Any) -> Any:
-        return "pool", ["self" if "self" in a else "input"], {"spatial": spatial}
+        attrs: dict[str, Any] = {"spatial": spatial}
+        if isinstance(a.get("kernel_size"), int | list | tuple):
+            size = a["kernel_size"]
+            sizes = [size] if isinstance(size, int) else list(size)
+            attrs["window"] = tuple(sizes * spatial if len(sizes) == 1 else sizes)
+        return "pool", ["self" if "self" in a else "input"], attrs
 
     return make
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunekit.backend_torch import cut, mask, state
+from prunekit.backend_torch._plan_of import plan_of
 from prunekit.backend_torch.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, Latency, State
@@ -91,6 +92,9 @@ class TorchBackend(Backend):
         from prunekit.backend_torch.latency import latency
 
         return latency(model, example, runs=runs, warmup=warmup)
+
+    def plan_of(self, model: Any) -> PruningPlan:
+        return plan_of(model)
 
     def save(self, model: Any, folder: str | Path) -> Path:
         from prunekit.backend_torch import store

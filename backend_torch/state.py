@@ -41,7 +41,7 @@ def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
             )
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(torch.as_tensor(np.ascontiguousarray(values[name])))
+            tensor.copy_(torch.as_tensor(np.array(values[name])))
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:

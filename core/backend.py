@@ -156,6 +156,14 @@ class Backend(ABC):
         """Time forward passes in inference mode."""
 
     @abstractmethod
+    def plan_of(self, model: Any) -> PruningPlan:
+        """The plan that made a pruned model.
+
+        Raises:
+            PlanError: The model was not pruned by prunekit.
+        """
+
+    @abstractmethod
     def save(self, model: Any, folder: str | Path) -> Path:
         """Write ``weights.safetensors`` and ``plan.json`` into a folder."""
 

@@ -84,6 +84,9 @@ def slice_(flow: Flow, op: Op) -> None:
     if labels is not None and attr(op, "even"):
         _tie_parts(flow, [v for v in views if v is not None])
     for out, view in zip(op.outputs, views, strict=True):
+        if view is not None and len(view) == 1 and not squeeze:
+            # an axis of length 1 carries no labels, so the one channel picked out must stay
+            flow.space.freeze(view, f"picked out by number in {op.scope}", op.where)
         rest = axes[:axis] + ([] if squeeze else [view]) + axes[axis + 1 :]
         flow.put(out, rest)
 
@@ -103,7 +106,9 @@ def pad(flow: Flow, op: Op) -> None:
         labels = axes[axis]
         if (before or after) and labels is not None:
             if before < 0 or after < 0:
-                axes[axis] = labels = labels[max(-before, 0) : len(labels) - max(-after, 0)]
+                labels = labels[max(-before, 0) : len(labels) - max(-after, 0)]
+                if len(labels) == 1:
+                    flow.space.freeze(labels, f"picked out by number in {op.scope}", op.where)
             grown = [flow.space.fresh(max(before, 0)), labels, flow.space.fresh(max(after, 0))]
             axes[axis] = np.concatenate(grown)
     flow.put(op.outputs[0], axes)

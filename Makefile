@@ -1,0 +1,51 @@
+# Every target works from a bare checkout that has python3 (3.10 to 3.12) and make: it makes .venv,
+# installs the exact set of constraints.txt in it, and finds that done the next time. No root needed.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+EXTRAS := torch,onnx,report,log,test
+KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
+READY := .venv/.ready-$(KEY)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test slow lint demo data bench clean
+
+help:
+	@echo "make demo    train, prune, export and measure a ResNet-20 (configs/quickstart.yml)"
+	@echo "make test    ruff, mypy, doctests and the quick tests"
+	@echo "make slow    the long tests"
+	@echo "make lint    ruff and mypy only"
+	@echo "make data    install Fashion-MNIST, which demo and tests use where it is there"
+	@echo "make bench   the figures of the analysis, beside Torch-Pruning's"
+	@echo "make clean   remove what builds and runs leave behind; .venv and data stay"
+
+venv: $(READY)
+
+$(READY):
+	bash .ci/venv "$(EXTRAS)"
+	rm -f .venv/.ready-*
+	touch $@
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# pytest by its own script: `python -m pytest` would put this folder on sys.path
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+demo: $(READY)
+	$(BIN)/prunekit run configs/quickstart.yml --out outputs/quickstart
+
+data: $(READY)
+	bash .ci/data
+
+bench: $(READY)
+	$(BIN)/python benchmarks/analysis.py
+
+clean:
+	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,169 @@
+"""What a network gives on data: predictions, scores, channel activations and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prunekit.backend_torch._batches import device_of, evaluating, input_batches, logits_of, pair
+from prunekit.core._names import nearest
+from prunekit.core.errors import DataError, InputError
+
+__all__ = ["activations", "evaluate", "gradients", "predict"]
+
+_LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
+
+
+def predict(model: nn.Module, inputs: Iterable[Any] | Any) -> NDArray[Any]:
+    """Outputs in inference mode, concatenated over batches: ``(N, classes)`` for a classifier.
+
+    Args:
+        model: A network.
+        inputs: One array or tensor ``(N, …)``, or an iterable of batches; of ``(inputs, targets)`` pairs
+            the first is taken.
+
+    Raises:
+        DataError: There is no batch.
+    """
+    parts = []
+    with evaluating(model), torch.inference_mode():
+        for batch in input_batches(inputs, device_of(model)):
+            parts.append(logits_of(model(batch)).cpu().numpy())
+    if not parts:
+        raise DataError("predict needs at least one batch, got none")
+    return np.concatenate(parts)
+
+
+def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
+    """Share of right answers and mean cross-entropy: ``{"top1": …, "top5": …, "loss": …}``.
+
+    Args:
+        model: A classifier.
+        loader: ``(inputs, targets)`` batches.
+
+    Raises:
+        DataError: There is no batch, or a target is no class of the network.
+    """
+    device = device_of(model)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    seen = 0
+    with evaluating(model), torch.inference_mode():
+        for batch in loader:
+            inputs, targets = pair(batch, device)
+            logits = logits_of(model(inputs))
+            _check_targets(logits, targets)
+            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+            loss = F.cross_entropy(logits.float(), targets, reduction="sum")
+            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
+            seen += len(targets)
+    if seen == 0:
+        raise DataError("evaluate needs at least one batch, got none")
+    top1, top5, loss_sum = (sums / seen).tolist()
+    return {"top1": top1, "top5": top5, "loss": loss_sum}
+
+
+def activations(model: nn.Module, loader: Iterable[Any], layers: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Mean absolute output per channel of each named layer over the data: ``(C,)`` each.
+
+    Args:
+        model: A network, run in inference mode.
+        loader: Batches, with or without targets.
+        layers: Dotted names of modules; channels are the last axis of linear layers and layer norms and
+            axis 1 of all others.
+
+    Raises:
+        InputError: A layer is unknown, never ran, or does not return a tensor.
+        DataError: There is no batch.
+    """
+    modules = dict(model.named_modules())
+    for name in layers:
+        if name not in modules:
+            raise InputError(f"layers must be names of the model's modules, got {name!r}; {nearest(name, modules)}")
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = dict.fromkeys(layers, 0)
+
+    def hook(name: str, module: nn.Module) -> Any:
+        def record(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            if not isinstance(output, Tensor) or output.dim() < 2:
+                raise InputError(f"a layer must return a tensor (N, …), got {type(output).__name__} from {name!r}")
+            axis = output.dim() - 1 if isinstance(module, _LAST_AXIS) else 1
+            rows = output.detach().abs().movedim(axis, -1).flatten(0, -2)
+            sums[name] = sums.get(name, 0) + rows.sum(0, dtype=torch.float64)
+            counts[name] += len(rows)
+
+        return record
+
+    handles = [modules[name].register_forward_hook(hook(name, modules[name])) for name in layers]
+    seen = 0
+    try:
+        with evaluating(model), torch.inference_mode():
+            for batch in input_batches(loader, device_of(model)):
+                model(batch)
+                seen += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    if seen == 0:
+        raise DataError("activations need at least one batch, got none")
+    for name in layers:
+        if not counts[name]:
+            raise InputError(f"layers must run in a forward pass, got {name!r}, which did not")
+    return {name: (sums[name] / counts[name]).cpu().numpy() for name in layers}
+
+
+def gradients(model: nn.Module, loader: Iterable[Any]) -> dict[str, NDArray[Any]]:
+    """Gradient of the mean cross-entropy over the data for each parameter, by name.
+
+    The network is in inference mode, so that the gradient is that of the network as it will be used and
+    does not depend on batches; parameters that the output does not depend on have a gradient of 0. The
+    parameters' own ``grad`` is left alone.
+
+    Raises:
+        DataError: There is no batch, or a target is no class of the network.
+    """
+    device = device_of(model)
+    named = dict(model.named_parameters())
+    frozen = [p for p in named.values() if not p.requires_grad]
+    sums = {name: torch.zeros_like(p) for name, p in named.items()}
+    seen = 0
+    try:
+        for p in frozen:
+            p.requires_grad_(True)
+        with evaluating(model), torch.enable_grad():
+            for batch in loader:
+                inputs, targets = pair(batch, device)
+                logits = logits_of(model(inputs))
+                _check_targets(logits, targets)
+                loss = F.cross_entropy(logits, targets, reduction="sum")
+                found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+                for name, gradient in zip(named, found, strict=True):
+                    if gradient is not None:
+                        sums[name] += gradient
+                seen += len(targets)
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+    if seen == 0:
+        raise DataError("gradients need at least one batch, got none")
+    return {name: (total / seen).detach().cpu().numpy() for name, total in sums.items()}
+
+
+def _check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Refuse a data set of other classes, which an accelerator would only answer with a crash."""
+    if logits.dim() != 2 or targets.dim() != 1 or targets.is_floating_point():
+        raise DataError(
+            "a classifier's outputs must be (N, classes) and its targets whole numbers (N,), got "
+            f"{tuple(logits.shape)} and {tuple(targets.shape)} of {targets.dtype}"
+        )
+    if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
+        raise DataError(
+            f"targets must be classes of the network, got {int(targets.max())} for {logits.shape[1]} outputs; "
+            "build the network with num_classes of the data"
+        )

@@ -1,0 +1,213 @@
+"""Training a network by a recipe; the loop itself is ``core.training``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from prunekit.backend_torch._batches import auxiliary_of, device_of, evaluating, logits_of, pair
+from prunekit.backend_torch.mask import zero
+from prunekit.backend_torch.observe import evaluate
+from prunekit.core.analysis import Analysis
+from prunekit.core.errors import InputError
+from prunekit.core.logs import RunLog
+from prunekit.core.plan import PruningPlan
+from prunekit.core.recipe import FitResult, Recipe
+from prunekit.core.training import Callback, Step, check_teacher, run_training
+
+__all__ = ["build_optimizer", "classification_loss", "fit", "shapes_of"]
+
+
+def fit(
+    model: nn.Module,
+    loader: Iterable[Any],
+    recipe: Recipe,
+    *,
+    validation: Iterable[Any] | None = None,
+    teacher: nn.Module | None = None,
+    analysis: Analysis | None = None,
+    plan: PruningPlan | None = None,
+    callbacks: Sequence[Callback] = (),
+    log: RunLog | None = None,
+    loss: Callable[[Any, Tensor], Tensor] | None = None,
+    optimizer: Optimizer | None = None,
+    show: bool = True,
+) -> FitResult:
+    """Train in place, where the model's parameters are; modes of the modules come back as they were.
+
+    The same recipe, data and model give the same result: the random numbers of the training come from
+    the recipe's seed, and the process's own generators go on as if nothing had happened.
+
+    Args:
+        model: A network.
+        loader: ``(inputs, targets)`` batches.
+        recipe: What to do.
+        validation: Batches to evaluate on after every epoch.
+        teacher: A network whose outputs are taught (``recipe.distill_weight``).
+        analysis: The model and its groups, for ``plan``.
+        plan: What this plan drops is zero after every step, so that it stays out of the training.
+        callbacks: Objects with ``epoch_begin(epoch)`` and ``epoch_end(epoch)``; epochs count from 1.
+        log: Gets a line per epoch.
+        loss: A loss of the user's own, ``loss(outputs, targets)`` → scalar, in place of the cross-entropy
+            with label smoothing and auxiliary outputs. Distillation is added to it.
+        optimizer: An optimizer of the user's own, e.g. from ``transfer_optimizer``; its learning rates
+            are set by the recipe, all else is its own.
+        show: Whether to show progress.
+
+    Raises:
+        ConfigError: Recipe and teacher do not go together.
+        DataError: The loader gives no batch, too few, or malformed ones.
+        InputError: ``plan`` comes without its ``analysis``, or is another model's.
+        TrainingError: The loss is not finite, or a callback changed the shapes of the parameters.
+    """
+    check_teacher(recipe, teacher)
+    if plan is not None and (analysis is None or analysis.model is not model):
+        raise InputError("a soft mask needs the analysis of the very model that is trained; give analysis and plan")
+
+    def after_step() -> None:
+        if analysis is not None and plan is not None:
+            zero(analysis, plan)
+
+    with _seeded(recipe.seed, device_of(model)), _training(model, teacher), _layout(model, recipe.channels_last):
+        after_step()
+        step = _step(model, recipe, teacher, optimizer or build_optimizer(model, recipe), loss, after_step)
+        return run_training(
+            loader,
+            recipe,
+            step,
+            validate=None if validation is None else lambda: evaluate(model, validation),
+            shapes=lambda: shapes_of(model),
+            callbacks=callbacks,
+            log=log,
+            show=show,
+        )
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer for the parameters that are trained.
+
+    Raises:
+        InputError: No parameter is trained.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise InputError("a training needs parameters with requires_grad=True, got a model without any")
+    groups: list[dict[str, Any]] = [{"params": trained, "weight_decay": recipe.weight_decay}]
+    if not recipe.decay_norms:
+        groups = [
+            {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        groups = [g for g in groups if g["params"]]
+    if recipe.optimizer == "adamw":
+        return AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+    return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def classification_loss(outputs: Any, targets: Tensor, recipe: Recipe) -> Tensor:
+    """Cross-entropy with the recipe's label smoothing, with auxiliary outputs where there are any.
+
+    Args:
+        outputs: What the network returned: logits ``(N, classes)``, alone or with auxiliary ones.
+        targets: Classes ``(N,)``, or probabilities ``(N, classes)``.
+        recipe: Label smoothing and the weight of auxiliary outputs.
+    """
+    total = F.cross_entropy(logits_of(outputs), targets, label_smoothing=recipe.label_smoothing)
+    auxiliary = auxiliary_of(outputs)
+    weight = recipe.aux_weight if recipe.aux_weight is not None else 0.4 if len(auxiliary) == 1 else 0.3
+    for logits in auxiliary:
+        total = total + weight * F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+    return total
+
+
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter, for ``core.training.check_shapes`` around a trainer of the user's own."""
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def _step(
+    model: nn.Module,
+    recipe: Recipe,
+    teacher: nn.Module | None,
+    optimizer: Optimizer,
+    loss: Callable[[Any, Tensor], Tensor] | None,
+    after_step: Callable[[], None],
+) -> Step:
+    """One step of the optimizer."""
+    device = device_of(model)
+
+    def step(batch: Any, rate: float) -> tuple[Tensor, Tensor, int]:
+        inputs, targets = pair(batch, device)
+        if recipe.channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        outputs = model(inputs)
+        value = loss(outputs, targets) if loss else classification_loss(outputs, targets, recipe)
+        if teacher is not None:
+            value = value + recipe.distill_weight * _distillation(
+                teacher, inputs, logits_of(outputs), recipe.distill_temperature
+            )
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        if recipe.grad_clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
+        optimizer.step()
+        after_step()
+        return value.detach(), _right(logits_of(outputs).detach(), targets), len(targets)
+
+    return step
+
+
+def _distillation(teacher: nn.Module, inputs: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the softened outputs (Hinton et al., 2015), without their factor T²."""
+    with torch.no_grad():
+        soft = F.softmax(logits_of(teacher(inputs)) / temperature, dim=1)
+    if soft.shape != logits.shape:
+        raise InputError(
+            f"a teacher must give the outputs of its pupil, got {tuple(soft.shape)} for {tuple(logits.shape)}; "
+            "build both with the same num_classes"
+        )
+    return F.cross_entropy(logits / temperature, soft)
+
+
+def _right(logits: Tensor, targets: Tensor) -> Tensor:
+    classes = targets.argmax(1) if targets.is_floating_point() and targets.shape == logits.shape else targets
+    found = logits.argmax(1)
+    return (found == classes).double().mean() * len(targets) if found.shape == classes.shape else found.new_zeros(())
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _training(model: nn.Module, teacher: nn.Module | None) -> Iterator[None]:
+    """The model in training mode and the teacher in inference mode."""
+    with evaluating(model), contextlib.ExitStack() as stack:
+        if teacher is not None:
+            stack.enter_context(evaluating(teacher))
+        model.train()
+        yield
+
+
+@contextlib.contextmanager
+def _layout(model: nn.Module, channels_last: bool) -> Iterator[None]:
+    if not channels_last:
+        yield
+        return
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,0 +1,162 @@
+"""What users of a framework call: the same functions for every backend, bound to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from prunekit.core.analysis import analyse
+from prunekit.core.backend import Backend
+from prunekit.core.errors import InputError
+from prunekit.core.inspection import Inspection
+from prunekit.core.plan import PruningPlan
+from prunekit.core.prune import Criterion
+from prunekit.core.prune import prune as _prune
+
+__all__ = ["Face"]
+
+
+class Face:
+    """The user's functions for one backend.
+
+    A backend's package publishes them by name: ``prune = Face(TorchBackend()).prune``.
+
+    Args:
+        backend: The backend that does the work.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def inspect(
+        self, model: Any, example: Any, *, ignore: Sequence[str] = (), attention: str = "heads"
+    ) -> Inspection:
+        """What could be cut: groups, widths, what is frozen and why, what each budget would leave.
+
+        Args:
+            model: A network; it is not changed.
+            example: One input such as ``(N, C, H, W)``, a tuple of inputs, or a dict of keyword inputs.
+            ignore: Name patterns of layers whose outputs must stay.
+            attention: ``"heads"`` or ``"head_dim"``: which axis is cut where channels are split into heads.
+
+        Returns:
+            An object that prints as text and gives plain data by ``to_dict()``.
+
+        Raises:
+            TraceError: The model does not run on the example.
+        """
+        self._own(model)
+        return Inspection.of(analyse(self.backend, model, example, attention=attention, ignore=ignore))
+
+    def prune(
+        self,
+        model: Any,
+        example: Any,
+        *,
+        macs: float | None = None,
+        flops: float | None = None,
+        params: float | None = None,
+        latency: float | None = None,
+        ratio: float | None = None,
+        importance: str | Criterion = "l2",
+        scope: str = "global",
+        align: str | int | None = None,
+        min_channels: int = 1,
+        ignore: Sequence[str] = (),
+        attention: str = "heads",
+        data: Any = None,
+        seed: int = 0,
+    ) -> Any:
+        """A new, smaller model within a budget; the given one is untouched.
+
+        Exactly one budget is given. Each says what is **kept**: a fraction in (0, 1], or, above 1,
+        an absolute number (``macs=2e9``). ``latency`` is a fraction, or seconds below 1 are given
+        as ``latency_s`` of a ``core.budget.Budget``.
+
+        Args:
+            model: A network.
+            example: One input such as ``(N, C, H, W)``, a tuple of inputs, or a dict of keyword inputs.
+            macs: Multiply-accumulates to keep.
+            flops: Floating-point operations to keep.
+            params: Parameters to keep.
+            latency: Measured run time to keep.
+            ratio: Share of the channels to keep.
+            importance: Name of a criterion (``prunekit list criteria``) or ``f(group, state) -> scores``.
+            scope: ``"global"`` ranks channels network-wide; ``"layer"`` keeps the same share of every group.
+            align: A device profile (``"cuda-fp16"``) or a number that widths shall be multiples of.
+            min_channels: Least width of a group.
+            ignore: Name patterns of layers whose outputs must stay.
+            attention: ``"heads"`` or ``"head_dim"``.
+            data: Loader of ``(inputs, targets)``, for criteria that need data.
+            seed: For criteria that draw.
+
+        Returns:
+            The smaller model; ``plan_of`` gives its plan.
+
+        Raises:
+            BudgetError: The budget is malformed or cannot be reached.
+            NothingToPruneError: Every channel is frozen; the message says why.
+            TraceError: The model does not run on the example.
+        """
+        self._own(model)
+        small, _ = _prune(
+            self.backend, model, example,
+            macs=macs, flops=flops, params=params, latency=latency, ratio=ratio,
+            importance=importance, scope=scope, align=align, min_channels=min_channels,
+            ignore=ignore, attention=attention, data=data, seed=seed,
+        )  # fmt: skip
+        return small
+
+    def plan_of(self, model: Any) -> PruningPlan:
+        """The plan that made a pruned model.
+
+        Raises:
+            PlanError: The model was not pruned by prunekit.
+        """
+        return self.backend.plan_of(model)
+
+    def save(self, model: Any, folder: str | PathLike[str]) -> Path:
+        """Write a pruned model: ``weights.safetensors`` and ``plan.json``.
+
+        Raises:
+            OutputError: The folder cannot be written; nothing is left behind.
+        """
+        return self.backend.save(model, Path(folder))
+
+    def load(self, model: Any, folder: str | PathLike[str], example: Any = None) -> Any:
+        """The pruned model that was saved in a folder.
+
+        Args:
+            model: The unpruned network, freshly built with the same arguments.
+            folder: What ``save`` wrote.
+            example: An example input, where the model needs another than one tensor of the saved shape.
+
+        Raises:
+            PlanError: The plan is of another model or damaged.
+            CheckpointError: The weights are damaged or do not belong to the plan.
+        """
+        return self.backend.load(model, Path(folder), example)
+
+    def export(self, model: Any, example: Any, path: str | PathLike[str], format: str | None = None) -> Path:
+        """Write a model for a runtime; the file is loaded again and compared before it appears.
+
+        Args:
+            model: A model, pruned or not.
+            example: An example input.
+            path: File to write.
+            format: ``"torchscript"``, ``"pt2"``, ``"onnx"``, ``"mindir"``, …, as the backend has them;
+                by default the one that the suffix of ``path`` stands for.
+
+        Raises:
+            ExportError: The format is unknown, or the file does not compute what the model does.
+        """
+        return self.backend.export(model, example, Path(path), format or "")
+
+    def _own(self, model: Any) -> None:
+        if not self.backend.accepts(model):
+            raise InputError(
+                f"the {self.backend.name} backend takes networks of its framework, got {type(model).__name__}; "
+                "import prune from the backend of your framework"
+            )

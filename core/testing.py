@@ -1,0 +1,219 @@
+"""The laws of a backend, as a test case that every backend inherits — also a third party's.
+
+    class TestMyBackend(BackendTestCase):
+        backend = MyBackend()
+
+        def build(self):
+            return network_with_residual_and_norms(), example_input
+
+Pytest collects the inherited tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prunekit.core.analysis import Analysis, analyse, dry_run
+from prunekit.core.backend import Backend
+from prunekit.core.errors import CheckpointError, PlanError
+from prunekit.core.plan import PruningPlan
+from prunekit.core.recipe import Recipe
+
+__all__ = ["BackendTestCase", "random_plan", "relative_error"]
+
+
+def random_plan(analysis: Analysis, keep: float = 0.7, seed: int = 0) -> PruningPlan:
+    """A plan that keeps a random share of every group, at least one channel each."""
+    rng = np.random.default_rng(seed)
+    kept = {g.name: rng.permutation(g.size)[: max(1, round(g.size * keep))].tolist() for g in analysis.groups}
+    return PruningPlan.of(analysis.coupling, kept)
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Largest difference between two arrays, relative to the largest value expected."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape, f"{found.shape} is not {expected.shape}"
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+class BackendTestCase(ABC):
+    """Laws that hold for every backend.
+
+    Attributes:
+        backend: The backend under test.
+        classes: Number of outputs of the network that :meth:`build` gives.
+        formats: Export formats to try, with a file name each.
+    """
+
+    backend: Backend
+    classes: int = 10
+    formats: tuple[tuple[str, str], ...] = ()
+
+    @abstractmethod
+    def build(self) -> tuple[Any, Any]:
+        """A fresh, equally initialised classifier with norms, and an example input."""
+
+    @abstractmethod
+    def loader(self) -> Any:
+        """At least two batches of ``(inputs, targets)`` that fit the network."""
+
+    def analysis(self) -> Analysis:
+        """A fresh network, analysed."""
+        model, example = self.build()
+        return analyse(self.backend, model, example)
+
+    def test_accepts_its_own_models_only(self) -> None:
+        model, _ = self.build()
+        assert self.backend.accepts(model)
+        assert not self.backend.accepts("a model")
+
+    def test_pruned_equals_masked(self) -> None:
+        analysis = self.analysis()
+        full = self.backend.predict(analysis.model, analysis.example)
+        for seed in range(3):
+            plan = random_plan(analysis, seed=seed)
+            with self.backend.masked(analysis, plan):
+                expected = self.backend.predict(analysis.model, analysis.example)
+            found = self.backend.predict(self.backend.apply(analysis, plan), analysis.example)
+            assert relative_error(found, expected) < 1e-5
+            assert relative_error(found, full) > 1e-3, "pruning changed nothing: the test is blind"
+
+    def test_trace_of_the_cut_model_is_the_graph_cut_by_the_plan(self) -> None:
+        analysis = self.analysis()
+        plan = random_plan(analysis)
+        assert dry_run(analysis, plan) is None
+        small = self.backend.trace(self.backend.apply(analysis, plan), analysis.example)
+        lengths = analysis.coupling.forms.lengths(plan.widths(analysis.coupling)[None])[0]
+        forms = analysis.coupling.forms
+        for name, tensor in analysis.graph.parameters().items():
+            assert small.parameters()[name].shape == forms.shape(tensor.id, lengths)
+
+    def test_the_given_model_is_untouched(self) -> None:
+        analysis = self.analysis()
+        before = self.backend.get_state(analysis.model)
+        with self.backend.masked(analysis, random_plan(analysis)):
+            pass
+        self.backend.apply(analysis, random_plan(analysis))
+        after = self.backend.get_state(analysis.model)
+        assert list(before) == list(after)
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+
+    def test_keeping_everything_changes_nothing(self) -> None:
+        analysis = self.analysis()
+        same = self.backend.apply(analysis, PruningPlan.full(analysis.coupling))
+        expected = self.backend.predict(analysis.model, analysis.example)
+        assert np.array_equal(self.backend.predict(same, analysis.example), expected)
+
+    def test_zero_is_masked_for_good(self) -> None:
+        analysis = self.analysis()
+        plan = random_plan(analysis)
+        expected = self.backend.predict(self.backend.apply(analysis, plan), analysis.example)
+        self.backend.zero(analysis, plan)
+        assert relative_error(self.backend.predict(analysis.model, analysis.example), expected) < 1e-5
+
+    def test_state_goes_out_and_in_unchanged(self) -> None:
+        model, example = self.build()
+        state = self.backend.get_state(model)
+        expected = self.backend.predict(model, example)
+        self.backend.set_state(model, {name: value * 0 + 1 for name, value in state.items()})
+        assert relative_error(self.backend.predict(model, example), expected) > 1e-3
+        self.backend.set_state(model, state)
+        assert np.array_equal(self.backend.predict(model, example), expected)
+
+    def test_a_foreign_state_is_refused_whole(self) -> None:
+        model, _ = self.build()
+        state = self.backend.get_state(model)
+        name = next(n for n, v in state.items() if v.ndim > 1)
+        for wrong in ({**state, name: state[name][:1]}, {**state, "extra": state[name]}, {name: state[name]}):
+            with pytest.raises(CheckpointError):
+                self.backend.set_state(model, wrong)
+        now = self.backend.get_state(model)
+        assert all(np.array_equal(state[n], now[n]) for n in state)
+
+    def test_a_clone_is_independent(self) -> None:
+        model, example = self.build()
+        expected = self.backend.predict(model, example)
+        other = self.backend.clone(model)
+        self.backend.set_state(other, {n: v * 0 + 1 for n, v in self.backend.get_state(other).items()})
+        assert np.array_equal(self.backend.predict(model, example), expected)
+
+    def test_a_plan_of_another_model_is_refused(self) -> None:
+        analysis = self.analysis()
+        plan = random_plan(analysis)
+        small = analyse(self.backend, self.backend.apply(analysis, plan), analysis.example)
+        with pytest.raises(PlanError, match="fingerprint"):
+            self.backend.apply(small, plan)
+
+    def test_saved_and_loaded(self, tmp_path: Path) -> None:
+        analysis = self.analysis()
+        small = self.backend.apply(analysis, random_plan(analysis))
+        self.backend.save(small, tmp_path)
+        fresh, _ = self.build()
+        again = self.backend.load(fresh, tmp_path)
+        expected = self.backend.predict(small, analysis.example)
+        assert np.array_equal(self.backend.predict(again, analysis.example), expected)
+        assert self.backend.plan_of(again).kept == self.backend.plan_of(small).kept
+
+    def test_fit_learns_and_keeps_shapes(self) -> None:
+        analysis = self.analysis()
+        small = self.backend.apply(analysis, random_plan(analysis))
+        before = self.backend.evaluate(small, self.loader())["loss"]
+        shapes = {n: v.shape for n, v in self.backend.get_state(small).items()}
+        self.backend.fit(small, self.loader(), Recipe(epochs=5, lr=0.02, schedule="constant", seed=0))
+        assert {n: v.shape for n, v in self.backend.get_state(small).items()} == shapes
+        self.backend.recalibrate(small, self.loader(), 2)
+        assert self.backend.evaluate(small, self.loader())["loss"] < before
+
+    def test_fit_with_a_plan_keeps_the_mask(self) -> None:
+        analysis = self.analysis()
+        plan = random_plan(analysis)
+        self.backend.zero(analysis, plan)
+        recipe = Recipe(epochs=1, lr=0.02, schedule="constant", seed=0)
+        self.backend.fit(analysis.model, self.loader(), recipe, analysis=analysis, plan=plan)
+        state = self.backend.get_state(analysis.model)
+        for name, axes in analysis.coupling.cuts(plan).items():
+            if "running" in name:
+                continue
+            for axis, kept in axes.items():
+                gone = np.setdiff1d(np.arange(state[name].shape[axis]), kept)
+                assert not np.take(state[name], gone, axis=axis).any(), name
+
+    def test_recalibrated_statistics_do_not_depend_on_where_they_began(self) -> None:
+        model, example = self.build()
+        self.backend.recalibrate(model, self.loader(), 2)
+        expected = self.backend.predict(model, example)
+        state = self.backend.get_state(model)
+        self.backend.set_state(model, {n: v * 3 if "running" in n else v for n, v in state.items()})
+        assert self.backend.recalibrate(model, self.loader(), 2) == 2
+        assert relative_error(self.backend.predict(model, example), expected) < 1e-5
+
+    def test_gradients_and_activations_fit_the_parameters(self) -> None:
+        model, _ = self.build()
+        state = self.backend.get_state(model)
+        gradients = self.backend.gradients(model, self.loader())
+        assert gradients and all(gradients[n].shape == state[n].shape for n in gradients)
+        assert any(g.any() for g in gradients.values())
+        after = self.backend.get_state(model)
+        assert all(np.array_equal(state[n], after[n]) for n in state), "observing must not train"
+        layer = next(n for n, v in state.items() if v.ndim == 4).rpartition(".")[0]
+        found = self.backend.activations(model, self.loader(), [layer])[layer]
+        assert found.shape == state[f"{layer}.weight"].shape[:1]
+        assert (found >= 0).all() and found.any()
+
+    def test_latency_is_measured(self) -> None:
+        model, example = self.build()
+        found = self.backend.latency(model, example, runs=3, warmup=1)
+        assert 0 < found.median <= found.p90
+        assert found.runs == 3 and found.device
+
+    def test_exports_are_written(self, tmp_path: Path) -> None:
+        analysis = self.analysis()
+        small = self.backend.apply(analysis, random_plan(analysis))
+        for format_, name in self.formats:
+            path = self.backend.export(small, analysis.example, tmp_path / name, format_)
+            assert path.stat().st_size > 0

@@ -1,0 +1,209 @@
+"""Labels, groups and verification, on small networks whose groups can be told by eye."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from nets import Mixed, randomise
+from torch import nn
+
+from prunekit.backend_torch.backend import TorchBackend
+from prunekit.core.analysis import analyse
+from prunekit.core.coupling import LabelSpace, couple
+from prunekit.core.errors import InputError
+from prunekit.core.plan import PruningPlan
+from prunekit.core.testing import random_plan, relative_error
+
+BACKEND = TorchBackend()
+
+
+class Code(nn.Module):
+    """Two convs with the user's own code between them."""
+
+    def __init__(self, body: Any, channels: int = 12, after: int = 12, **layers: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, channels, 3, padding=1)
+        self.last = nn.Conv2d(after, 5, 1)
+        self.body = body
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.body(self, self.first(x)))
+
+
+def look(model: nn.Module, shape: tuple[int, ...] = (2, 3, 6, 6), **options: Any) -> Any:
+    return analyse(BACKEND, model.double().eval(), torch.randn(*shape).double(), **options)
+
+
+def check(analysis: Any) -> None:
+    for seed in range(2):
+        plan = random_plan(analysis, seed=seed)
+        with torch.inference_mode():
+            found = BACKEND.apply(analysis, plan)(analysis.example)
+            with BACKEND.masked(analysis, plan):
+                expected = analysis.model(analysis.example)
+        assert relative_error(found, expected) < 1e-9
+
+
+edges = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60)
+
+
+@given(edges)
+def test_labels_unite_as_a_plain_union_find_does(pairs: list[tuple[int, int]]) -> None:
+    space = LabelSpace()
+    labels = space.fresh(30)
+    expected = list(range(30))
+    for a, b in pairs:
+        space.unite(labels[[a]], labels[[b]])
+        low, high = sorted((expected[a], expected[b]))
+        expected = [low if e == high else e for e in expected]
+    assert space.find(labels).tolist() == expected
+
+
+def test_labels_grow_and_keep_their_unions() -> None:
+    space = LabelSpace()
+    a = space.fresh(1000)
+    space.unite(a[:500], a[500:])
+    space.find(a)
+    b = space.fresh(100_000)
+    assert np.array_equal(space.find(a[:500]), space.find(a[500:]))
+    assert len(np.unique(space.find(b))) == 100_000
+
+
+def test_groups_of_a_mixed_network() -> None:
+    groups = {g.name: g for g in look(Mixed(), (2, 3, 16, 16)).groups}
+    # position i of all four parts of the grouped conv goes at once: for i < 4 these are two
+    # channels of `left` and two of `right`, after that one and three
+    sizes = {"stem.0": 16, "squeeze": 8, "left": 4, "left#1": 4, "grouped": 6, "hidden": 20}
+    assert {n: g.size for n, g in groups.items()} == sizes
+    stem = {(m.layer, m.role) for m in groups["stem.0"].members}
+    for layer, role in [("a", "out"), ("a", "in"), ("depthwise", "out"), ("excite", "out"), ("left", "in")]:
+        assert (layer, role) in stem
+    dense = next(m for m in groups["grouped"].members if m.layer == "hidden")
+    assert dense.indices.shape == (6, 16), "4 groups × 4 positions go with each"
+
+
+def test_the_classifier_is_frozen_with_its_reason() -> None:
+    frozen = look(Mixed(), (2, 3, 16, 16)).coupling.frozen
+    assert [(f.name, f.size, f.reason) for f in frozen] == [("fc", 10, "output of the network")]
+
+
+def test_ignored_layers_stay() -> None:
+    analysis = look(Mixed(), (2, 3, 16, 16), ignore=("stem*",))
+    assert "stem.0" not in analysis.coupling.index
+    assert any("ignored by the user" in f.reason for f in analysis.coupling.frozen)
+    with pytest.raises(InputError, match="nosuch"):
+        look(Mixed(), (2, 3, 16, 16), ignore=("nosuch",))
+    with pytest.raises(InputError, match="head_dim"):
+        couple(analysis.graph, attention="tails")
+
+
+CASES = {
+    "relu and residual": lambda m, x: torch.relu(x) + x,
+    "in place": lambda m, x: x.relu_().add_(1.0) * x,
+    "halves swapped": lambda m, x: torch.cat(x.chunk(2, 1)[::-1], 1),
+    "gated halves": lambda m, x: torch.cat([x.chunk(2, 1)[0] * x.chunk(2, 1)[1].sigmoid()] * 2, 1),
+    "shuffle": lambda m, x: x.view(x.shape[0], 3, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
+    "channels last": lambda m, x: nn.functional.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+    "mean over channels": lambda m, x: x - x.mean(1, keepdim=True),
+    "softmax over channels": lambda m, x: x.softmax(1),
+    "global context": lambda m, x: x * x.flatten(2).max(2)[0][:, :, None, None],
+    "expand": lambda m, x: x * x.mean((2, 3), keepdim=True).expand_as(x).sigmoid(),
+    "stack": lambda m, x: torch.stack([x, x.abs()]).sum(0),
+    "einsum": lambda m, x: torch.einsum("nchw,ncxy->nchw", x, x),
+    "upsample": lambda m, x: nn.functional.interpolate(x, scale_factor=2),
+    "spatial pad": lambda m, x: nn.functional.pad(x, (1, 1)),
+    "write into a slice": lambda m, x: _written(x),
+}
+
+
+def _written(x: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros_like(x)
+    y[:, :, :3] = x[:, :, :3]
+    return y
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_code_between_layers_is_cut_exactly(name: str) -> None:
+    analysis = look(Code(CASES[name]))
+    assert analysis.groups[0].name == "first"
+    check(analysis)
+
+
+LAYERS = {
+    "batch norm": nn.BatchNorm2d(12), "group norm": nn.GroupNorm(3, 12), "instance norm": nn.InstanceNorm2d(12, affine=True),
+    "prelu": nn.PReLU(12), "grouped": nn.Conv2d(12, 12, 3, padding=1, groups=3), "depthwise": nn.Conv2d(12, 12, 1, groups=12),
+    "multiplier": nn.Sequential(nn.Conv2d(12, 24, 1, groups=12), nn.Conv2d(24, 12, 1)),
+    "transposed": nn.ConvTranspose2d(12, 12, 2, stride=2),
+    "transposed depthwise": nn.ConvTranspose2d(12, 12, 2, stride=2, groups=12),
+    "transposed grouped": nn.ConvTranspose2d(12, 12, 2, stride=2, groups=3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_cut_exactly(name: str) -> None:
+    check(look(randomise(Code(lambda m, x: m.layer(x), layer=LAYERS[name]))))
+
+
+FREEZING = {
+    "literal view": (lambda m, x: x.view(2, 12, -1).view(2, 12, 6, 6), "a number in the code"),
+    "literal slice": (lambda m, x: torch.cat([x[:, :5] * 2, x[:, 5:]], 1), "a number in the code"),
+    "one channel": (lambda m, x: x * x[:, 3].unsqueeze(1), "indexed one by one"),
+    "unknown op": (lambda m, x: torch.fft.fft(x, dim=1).real, "unknown operation"),
+}
+
+
+@pytest.mark.parametrize("name", FREEZING)
+def test_what_cannot_be_cut_is_frozen_by_name(name: str) -> None:
+    body, reason = FREEZING[name]
+    analysis = look(Code(body))
+    assert "first" not in analysis.coupling.index
+    frozen = {f.name: f for f in analysis.coupling.frozen}
+    assert reason in frozen["first"].reason
+    if reason.startswith("a number"):
+        assert "test_coupling.py:" in frozen["first"].where
+    if analysis.groups:
+        check(analysis)
+
+
+def test_a_channel_picked_out_by_number_stays() -> None:
+    """The first channel of any cut starts at 0, so only its label can tell that another took its place."""
+    analysis = look(Code(lambda m, x: x * x[:, :1]))
+    (group,) = analysis.groups
+    assert group.size == 11
+    assert 0 not in group.members[0].indices
+    assert any("picked out by number" in f.reason for f in analysis.coupling.frozen)
+    check(analysis)
+
+
+def test_tied_weights_are_cut_together() -> None:
+    model = Code(lambda m, x: m.twin(m.layer(x)), layer=nn.Conv2d(12, 12, 1), twin=nn.Conv2d(12, 12, 1))
+    model.twin.weight = model.layer.weight
+    analysis = look(model)
+    assert [g.size for g in analysis.groups] == [12]
+    check(analysis)
+    small = BACKEND.apply(analysis, random_plan(analysis))
+    assert small.twin.weight is small.layer.weight
+
+
+def test_widths_of_all_axes_follow_the_plan() -> None:
+    analysis = look(Mixed(), (2, 3, 16, 16))
+    plan = random_plan(analysis)
+    lengths = analysis.coupling.forms.lengths(plan.widths(analysis.coupling)[None])[0]
+    small = BACKEND.trace(BACKEND.apply(analysis, plan), analysis.example)
+    for before, after in zip(analysis.graph.ops, small.ops, strict=True):
+        for old, new in zip(before.outputs, after.outputs, strict=True):
+            assert analysis.coupling.forms.shape(old, lengths) == small.tensors[new].shape
+
+
+def test_parameters_that_nothing_reads_are_named() -> None:
+    analysis = look(Code(lambda m, x: x, spare=nn.Linear(4, 4)))
+    assert analysis.graph.unreached == ("spare.weight", "spare.bias")
+    assert any(f.name == "spare.weight" and f.reason == "reached by no trace" for f in analysis.coupling.frozen)
+    assert PruningPlan.full(analysis.coupling).kept.keys() == {"first"}
