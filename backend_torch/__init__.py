@@ -5,3 +5,17 @@ if __name__ != "prunekit.backend_torch":  # a second copy would have classes of 
         f"this package must be imported as prunekit.backend_torch, got {__name__}; "
         "take the repository root off sys.path and install it with `pip install -e .`"
     )
+
+from prunekit.backend_torch.backend import TorchBackend
+from prunekit.backend_torch.uni_pruner import UniPruner
+from prunekit.core.face import Face
+
+_face = Face(TorchBackend())
+inspect = _face.inspect
+prune = _face.prune
+plan_of = _face.plan_of
+save = _face.save
+load = _face.load
+export = _face.export
+
+__all__ = ["TorchBackend", "UniPruner", "export", "inspect", "load", "plan_of", "prune", "save"]

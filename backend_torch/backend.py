@@ -111,17 +111,30 @@ class TorchBackend(Backend):
 
         return export(model, example, path, format)
 
-    def build_model(self, name: str, **options: Any) -> nn.Module:
-        """A network of the zoo, of torchvision or timm, or the user's own, by name."""
+    def build_model(self, name: str, *, seed: int | None = None, **options: Any) -> nn.Module:
+        """A network of the zoo, of torchvision or timm, or the user's own, by name.
+
+        With a seed its weights depend on that alone, and the process's generator goes on as it was.
+        """
         from prunekit.backend_torch.zoo import build_model
 
-        return build_model(name, **options)
+        if seed is None:
+            return build_model(name, **options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_model(name, **options)
 
-    def default_input(self, name: str) -> tuple[int, ...]:
+    def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
         """The input shape that a named network expects."""
         from prunekit.backend_torch.zoo import default_input
 
-        return default_input(name)
+        return default_input(name, **options)
+
+    def export_formats(self) -> dict[str, str]:
+        """Each format of :meth:`export`, and the runtime that checks its files."""
+        from prunekit.backend_torch.export import FORMATS
+
+        return {name: entry.runtime for name, entry in FORMATS.items()}
 
     def list_models(self) -> Any:
         """Records of the networks known by name."""

@@ -91,7 +91,9 @@ def loaders(
 
     def batches(images: Dataset[Any], size: int, **order: bool) -> DataLoader[Any]:
         sampler = _Batches(len(images), size, seed, **order)  # type: ignore[arg-type]
-        return DataLoader(images, sampler=sampler, batch_size=None, num_workers=workers)
+        # a generator of its own: a pass over the data must not move the process's random numbers
+        own = torch.Generator().manual_seed(seed)
+        return DataLoader(images, sampler=sampler, batch_size=None, num_workers=workers, generator=own)
 
     return Loaders(
         train=batches(dataset(splits.train, splits, augment), batch_size, shuffle=True, reshuffle=True, drop_last=True),

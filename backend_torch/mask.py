@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,24 @@ from prunekit.core.coupling.verify import LAYOUT, essential
 from prunekit.core.graph import Op
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["masked", "zero"]
+__all__ = ["masked", "zero", "zeroing"]
 
 
 def zero(analysis: Analysis, plan: PruningPlan) -> None:
     """Set everything that the plan drops to zero, in place; statistics stay."""
-    with torch.no_grad():
-        for tensor, axis, gone in _dropped(analysis, plan):
-            tensor.index_fill_(axis, gone, 0)
+    zeroing(analysis, plan)()
+
+
+def zeroing(analysis: Analysis, plan: PruningPlan) -> Callable[[], None]:
+    """:func:`zero` to be called many times: what is dropped is looked up once."""
+    dropped = _dropped(analysis, plan)
+
+    def again() -> None:
+        with torch.no_grad():
+            for tensor, axis, gone in dropped:
+                tensor.index_fill_(axis, gone, 0)
+
+    return again
 
 
 @contextlib.contextmanager

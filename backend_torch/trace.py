@@ -151,6 +151,7 @@ class _Recorder(TorchDispatchMode):
         self.outputs: list[int] = []
         self.ids: dict[int, int] = {}
         self.alive: list[Any] = []
+        self.named: dict[str, int] = {}
         self.names = [name for name, _ in model.named_parameters()]
         self.scopes: list[str] = [""]
         self.modules = {id(m): name for name, m in model.named_modules()}
@@ -162,6 +163,7 @@ class _Recorder(TorchDispatchMode):
     def fork(self) -> _Recorder:
         """A recorder that continues this one on another pass."""
         other = _Recorder(self.model)
+        # parameters keep their numbers: both recorders list them first, in the same order
         other.tensors, other.ops = list(self.tensors), list(self.ops)
         other.inputs, other.outputs = list(self.inputs), list(self.outputs)
         other.inference_ops = len(self.ops)
@@ -214,7 +216,9 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = _same_shape(func, args)
+        if out is None:
+            out = func(*args, **kwargs)
         seen = describe(func, args, kwargs, out)
         if seen is not None:
             inputs = tuple(self._id(t) for t in seen.inputs)
@@ -235,15 +239,15 @@ class _Recorder(TorchDispatchMode):
         """Number a tensor. An op in place gives the same object: it gets a new number."""
         if not again and id(tensor) in self.ids:
             return self.ids[id(tensor)]
-        number = len(self.tensors) if role not in ("parameter", "buffer") else self._position(name)
+        learned = role in ("parameter", "buffer")
+        number = self.named.get(name, len(self.tensors)) if learned else len(self.tensors)
         if number == len(self.tensors):
             self.tensors.append(Tensor(number, tuple(tensor.shape), role, name, tensor.element_size()))
+            if learned:
+                self.named[name] = number
         self.ids[id(tensor)] = number
         self.alive.append(tensor)  # else its id could be given to another
         return number
-
-    def _position(self, name: str) -> int:
-        return next((t.id for t in self.tensors if t.name == name), len(self.tensors))
 
     @contextlib.contextmanager
     def _follow_modules(self) -> Iterator[None]:
@@ -261,6 +265,23 @@ class _Recorder(TorchDispatchMode):
         finally:
             first.remove()
             last.remove()
+
+
+# the framework works out these shapes in Python, op by op; without data the answer is known
+_SHAPE_KEEPERS = frozenset(
+    f"aten::{name}"
+    for name in "batch_norm dropout relu hardtanh silu sigmoid hardswish hardsigmoid gelu tanh leaky_relu elu".split()
+)
+
+
+def _same_shape(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """The output of an op without data that keeps its input's shape and type, or None."""
+    name = func._schema.name
+    if not args or not isinstance(args[0], torch.Tensor) or args[0].device.type != "meta":
+        return None
+    if name in _SHAPE_KEEPERS:
+        return torch.empty_like(args[0])
+    return args[0] if name.endswith("_") and name[:-1] in _SHAPE_KEEPERS else None
 
 
 def _leaves(result: Any) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from prunekit.backend_torch._batches import auxiliary_of, device_of, evaluating, logits_of, pair
-from prunekit.backend_torch.mask import zero
+from prunekit.backend_torch.mask import zeroing
 from prunekit.backend_torch.observe import evaluate
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import InputError
@@ -70,10 +70,7 @@ def fit(
     if plan is not None and (analysis is None or analysis.model is not model):
         raise InputError("a soft mask needs the analysis of the very model that is trained; give analysis and plan")
 
-    def after_step() -> None:
-        if analysis is not None and plan is not None:
-            zero(analysis, plan)
-
+    after_step = (lambda: None) if analysis is None or plan is None else zeroing(analysis, plan)
     with _seeded(recipe.seed, device_of(model)), _training(model, teacher), _layout(model, recipe.channels_last):
         after_step()
         step = _step(model, recipe, teacher, optimizer or build_optimizer(model, recipe), loss, after_step)

@@ -136,7 +136,7 @@ class UniPruner:
             mask: Layer → output channels that go.
             config: Anything with the attributes or keys ``exp_name`` and ``epoch_size``, for file names.
             tag: Part of the file names; by default ``"pruned"``, or ``"original"`` without a mask.
-            ckpt_path: Weights to load first: a safetensors file or a ``torch.save``\\ d state dict.
+            ckpt_path: Weights to load first: a safetensors file, or a state dict written by ``torch.save``.
             mask_path: A mask file; not together with ``mask``.
 
         Returns:

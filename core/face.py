@@ -10,9 +10,9 @@ from typing import Any
 from prunekit.core.analysis import analyse
 from prunekit.core.backend import Backend
 from prunekit.core.errors import InputError
+from prunekit.core.importance.score import Importance
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
-from prunekit.core.prune import Criterion
 from prunekit.core.prune import prune as _prune
 
 __all__ = ["Face"]
@@ -60,7 +60,7 @@ class Face:
         params: float | None = None,
         latency: float | None = None,
         ratio: float | None = None,
-        importance: str | Criterion = "l2",
+        importance: Importance = "l2",
         scope: str = "global",
         align: str | int | None = None,
         min_channels: int = 1,
@@ -68,12 +68,12 @@ class Face:
         attention: str = "heads",
         data: Any = None,
         seed: int = 0,
+        tolerance: float = 0.0,
     ) -> Any:
         """A new, smaller model within a budget; the given one is untouched.
 
-        Exactly one budget is given. Each says what is **kept**: a fraction in (0, 1], or, above 1,
-        an absolute number (``macs=2e9``). ``latency`` is a fraction, or seconds below 1 are given
-        as ``latency_s`` of a ``core.budget.Budget``.
+        Exactly one budget is given. Each says what is **kept**: a share in (0, 1] of the unpruned
+        network's figure, or, above 1, an absolute number (``macs=2e9``).
 
         Args:
             model: A network.
@@ -81,7 +81,7 @@ class Face:
             macs: Multiply-accumulates to keep.
             flops: Floating-point operations to keep.
             params: Parameters to keep.
-            latency: Measured run time to keep.
+            latency: Run time to keep, measured on this machine: a share, or milliseconds above 1.
             ratio: Share of the channels to keep.
             importance: Name of a criterion (``prunekit list criteria``) or ``f(group, state) -> scores``.
             scope: ``"global"`` ranks channels network-wide; ``"layer"`` keeps the same share of every group.
@@ -91,6 +91,7 @@ class Face:
             attention: ``"heads"`` or ``"head_dim"``.
             data: Loader of ``(inputs, targets)``, for criteria that need data.
             seed: For criteria that draw.
+            tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
 
         Returns:
             The smaller model; ``plan_of`` gives its plan.
@@ -106,6 +107,7 @@ class Face:
             macs=macs, flops=flops, params=params, latency=latency, ratio=ratio,
             importance=importance, scope=scope, align=align, min_channels=min_channels,
             ignore=ignore, attention=attention, data=data, seed=seed,
+            tolerance=tolerance,
         )  # fmt: skip
         return small
 

@@ -14,7 +14,7 @@ channel_affine  input, [weight, bias, mean, var]              axis (batch norm, 
 layer_norm      input, [weight, bias]                         axes
 group_norm      input, [weight, bias]                         groups, axis
 reduce          input                                         axes, keepdims, how
-pool            input                                         spatial (trailing axes pooled)
+pool            input                                         spatial (trailing axes pooled), [window]
 softmax         input                                         axis
 attention       query, key, value, [mask]                     scaled (an explicit scale is given)
 reshape         input

@@ -1,0 +1,142 @@
+"""When UniPruning acts during training, and what it leaves on disk; the same in every framework."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prunekit.algorithms.uni_pruning import Selection, UniPruning, check_mask, zero_makers
+from prunekit.core._files import read_text, write_atomic
+from prunekit.core.analysis import Analysis
+from prunekit.core.errors import InputError, OutputError, PlanError
+
+__all__ = ["UniSchedule", "prepare_folder", "read_mask"]
+
+logger = logging.getLogger("prunekit.uni_pruning")
+
+
+class UniSchedule:
+    """Zeroing steps before every ``frequency``-th epoch, and one after the last.
+
+    Epochs are counted from 1. A step before epoch ``e`` happens when ``(e - 1) % frequency == 0``;
+    the channels that it sets to zero may grow again. The last step decides what is cut. Each
+    step writes ``<exp>_zeroed_rank<r>_epoch<n><suffix>`` and ``…_mask.json``.
+
+    Args:
+        method: The selection rule.
+        analysis: The network in training, and its groups. Its weights are zeroed in place.
+        save_weights: Writes the network's weights to a path, or leaves nothing there.
+        suffix: How the names of weights files end (``".ckpt"``).
+
+    Raises:
+        BudgetError: The target cannot be reached.
+        NothingToPruneError: No group of the network may be cut.
+        OutputError: The output folder cannot be written.
+    """
+
+    def __init__(
+        self, method: UniPruning, analysis: Analysis, save_weights: Callable[[Path], object], suffix: str
+    ) -> None:
+        self.config = method.config
+        self.analysis = analysis
+        self.output_path = str(self.config.folder)
+        self.selection: Selection | None = None
+        self.weights_path: Path | None = None
+        self.mask_path: Path | None = None
+        self.epoch = 0
+        self._method = method
+        self._save_weights = save_weights
+        self._suffix = suffix
+        self._finished = False
+        if self.enabled:
+            method.check_reachable(analysis.coupling)
+            prepare_folder(self.config.folder)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether ``prune_flag`` is set."""
+        return self.config.prune_flag == 1
+
+    @property
+    def mask(self) -> dict[str, list[int]]:
+        """Layer → output channels that the last step took; empty before the first."""
+        return self.selection.plan.mask(self.analysis.coupling) if self.selection else {}
+
+    def epoch_begin(self, epoch: int | None = None) -> None:
+        """Before an epoch; without a number, the one after the last."""
+        self.epoch = self.epoch + 1 if epoch is None else _counted_from_one(epoch)
+        self._finished = False
+        if self.enabled and (self.epoch - 1) % self.config.frequency == 0:
+            self._step(f"before epoch {self.epoch}", soft=self.config.regrow)
+
+    def epoch_end(self, epoch: int | None = None, epochs: int | None = None) -> None:
+        """After an epoch.
+
+        Args:
+            epoch: Its number; without one, that of the last :meth:`epoch_begin`.
+            epochs: Number of epochs in all; ``config.epoch_size`` where it is not given.
+        """
+        self.epoch = self.epoch if epoch is None else _counted_from_one(epoch)
+        if self.epoch == (epochs or self.config.epoch_size):
+            self.train_end()
+
+    def train_end(self) -> None:
+        """After the last epoch: the final step. A second call does nothing."""
+        if self.enabled and not self._finished:
+            self._step(f"after epoch {self.epoch}, the last", soft=False)
+            self._finished = True
+
+    def _step(self, when: str, soft: bool) -> None:
+        analysis = self.analysis
+        state = analysis.backend.get_state(analysis.model)
+        selection = self._method.choose(analysis.coupling, state)
+        if soft:
+            zero_makers(analysis.coupling, selection.plan, state)
+            analysis.backend.set_state(analysis.model, state)
+        else:
+            analysis.backend.zero(analysis, selection.plan)
+        self.selection = selection
+        stem = f"{self.config.exp_name}_zeroed_rank{self.config.rank}_epoch{self.epoch}"
+        weights, mask = self.config.folder / f"{stem}{self._suffix}", self.config.folder / f"{stem}_mask.json"
+        self._save_weights(weights)
+        write_atomic(mask, json.dumps(self.mask, indent=1))
+        self.weights_path, self.mask_path = weights, mask
+        logger.info("UniPruning %s %s", when, selection)
+
+
+def read_mask(path: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """The mask that a step wrote.
+
+    Raises:
+        PlanError: There is no such file, or it is not a mask.
+    """
+    try:
+        data: Any = json.loads(read_text(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise PlanError(f"a mask must be a readable JSON file, got {os.fspath(path)} ({error})") from error
+    return check_mask(data)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder and try to write in it.
+
+    Raises:
+        OutputError: That fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"an output folder must be writable, got {folder} ({error}); choose another") from error
+
+
+def _counted_from_one(epoch: int) -> int:
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 1:
+        raise InputError(f"epochs are counted from 1, got {epoch!r}; pass epoch + 1 from a loop over range(n)")
+    return epoch

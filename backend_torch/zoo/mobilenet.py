@@ -1,0 +1,179 @@
+"""MobileNets: V1 (Howard et al., 2017) and V2 (Sandler et al., 2018), also as MetaPruning (Liu et al., 2019) has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunekit.backend_torch.zoo._init import initialise
+from prunekit.core.errors import InputError
+
+__all__ = ["MobileNetV1", "MobileNetV2", "mobilenetv1", "mobilenetv2", "mobilenetv2_metapruning"]
+
+_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+_V2_REPEATS = (1, 2, 3, 4, 3, 3, 1)
+_V2_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+_V2_WIDTHS = (32, 16, 24, 32, 64, 96, 160, 320)
+_V2_META_WIDTHS = (44, 22, 33, 44, 88, 132, 224, 448)
+_V2_LAST = 1280
+
+
+class SeparableConv(nn.Module):
+    """A depthwise 3x3 convolution and a pointwise one."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv2 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(N, channels, H / stride, W / stride)``."""
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+
+
+class MobileNetV1(nn.Module):
+    """A stem and thirteen separable convolutions."""
+
+    def __init__(
+        self, num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, stem_stride: int = 2
+    ) -> None:
+        """Build it with random weights.
+
+        Args:
+            num_classes: Outputs.
+            in_channels: Channels of the images.
+            width: Factor on all widths.
+            stem_stride: Stride of the first convolution; 1 suits images of 32 pixels.
+
+        Raises:
+            InputError: ``width`` leaves a layer without channels.
+        """
+        super().__init__()
+        _check_width("mobilenetv1", width, 32)
+        channels = int(32 * width)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stem_stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        layers = []
+        for base, stride in _V1:
+            layers.append(SeparableConv(channels, int(base * width), stride))
+            channels = int(base * width)
+        self.layers = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(channels, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, in_channels, H, W)``."""
+        x = self.layers(self.relu(self.bn1(self.conv1(x))))
+        return self.linear(self.avgpool(x).flatten(1))
+
+
+class InvertedResidual(nn.Module):
+    """A 1x1 convolution that widens (unless ``widen`` is False), a depthwise and a 1x1 one."""
+
+    def __init__(self, in_channels: int, mid: int, channels: int, stride: int, widen: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, mid, 1, bias=False) if widen else nn.Identity()
+        self.bn1 = nn.BatchNorm2d(mid) if widen else nn.Identity()
+        self.relu1 = nn.ReLU6(inplace=True) if widen else nn.Identity()
+        self.conv2 = nn.Conv2d(mid, mid, 3, stride, 1, groups=mid, bias=False)
+        self.bn2 = nn.BatchNorm2d(mid)
+        self.relu2 = nn.ReLU6(inplace=True)
+        self.conv3 = nn.Conv2d(mid, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.residual = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(N, channels, H / stride, W / stride)``."""
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(self.relu2(self.bn2(self.conv2(y)))))
+        return x + y if self.residual else y
+
+
+class MobileNetV2(nn.Module):
+    """A stem, seventeen inverted residuals in seven stages and a last convolution."""
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        width: float = 1.0,
+        stem_stride: int = 2,
+        widths: tuple[int, ...] = _V2_WIDTHS,
+        widen_first: bool = False,
+    ) -> None:
+        """Build it with random weights.
+
+        Args:
+            num_classes: Outputs.
+            in_channels: Channels of the images.
+            width: Factor on ``widths``, rounded to multiples of 8 as in the paper's code; 1 keeps them.
+            stem_stride: Stride of the first convolution; 1 suits images of 32 pixels.
+            widths: Channels of the stem and of the seven stages.
+            widen_first: Whether the first block has a widening convolution (of factor 1) too.
+
+        Raises:
+            InputError: ``width`` leaves a layer without channels.
+        """
+        super().__init__()
+        _check_width("mobilenetv2", width, 8)
+        if width != 1:
+            widths = tuple(_round8(w * width) for w in widths)
+        last = max(_V2_LAST, _round8(_V2_LAST * width))
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, stem_stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.relu1 = nn.ReLU6(inplace=True)
+        blocks: list[nn.Module] = []
+        before = widths[0]
+        for channels, repeats, stride in zip(widths[1:], _V2_REPEATS, _V2_STRIDES, strict=True):
+            for i in range(repeats):
+                first = not blocks
+                mid = before if first else 6 * before
+                blocks.append(
+                    InvertedResidual(before, mid, channels, stride if i == 0 else 1, not first or widen_first)
+                )
+                before = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.conv2 = nn.Conv2d(before, last, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(last)
+        self.relu2 = nn.ReLU6(inplace=True)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(last, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, num_classes)`` of images ``(N, in_channels, H, W)``."""
+        x = self.blocks(self.relu1(self.bn1(self.conv1(x))))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _check_width(name: str, width: float, base: int) -> None:
+    if not isinstance(width, (int, float)) or not 1 / base <= width <= 16:
+        raise InputError(f"width of {name} must lie in [1/{base}, 16], got {width!r}; 1.0 is the full network")
+
+
+def _round8(value: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth smaller."""
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+def mobilenetv1(**options: Any) -> MobileNetV1:
+    """MobileNetV1; options are those of :class:`MobileNetV1`."""
+    return MobileNetV1(**options)
+
+
+def mobilenetv2(**options: Any) -> MobileNetV2:
+    """MobileNetV2; options are those of :class:`MobileNetV2`."""
+    return MobileNetV2(**options)
+
+
+def mobilenetv2_metapruning(**options: Any) -> MobileNetV2:
+    """The full network of MetaPruning's search: about 1.4 times as wide, and every block widens."""
+    return MobileNetV2(**{"widths": _V2_META_WIDTHS, "widen_first": True, **options})

@@ -1,0 +1,106 @@
+"""The short way: a model and a budget in, a smaller model and its plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.backend import Backend
+from prunekit.core.budget import Budget
+from prunekit.core.errors import InputError
+from prunekit.core.importance.score import Importance, layers_to_watch, needs, score
+from prunekit.core.plan import PruningPlan
+from prunekit.core.select import check_prunable, select
+
+__all__ = ["check_prunable", "prune", "score_model", "select"]
+
+
+def prune(
+    backend: Backend,
+    model: Any,
+    example: Any,
+    *,
+    macs: float | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    latency: float | None = None,
+    ratio: float | None = None,
+    importance: Importance = "l2",
+    scope: str = "global",
+    align: str | int | None = None,
+    min_channels: int = 1,
+    ignore: Sequence[str] = (),
+    attention: str = "heads",
+    data: Iterable[Any] | None = None,
+    seed: int = 0,
+    tolerance: float = 0.0,
+) -> tuple[Any, PruningPlan]:
+    """Prune a model to a budget.
+
+    Exactly one budget is given; each says what is kept: a share in (0, 1] of the unpruned network's
+    figure, or an absolute one.
+
+    Args:
+        backend: The backend of the model's framework.
+        model: A network; it is left as it is.
+        example: An example input; its first axis is the batch.
+        macs: Multiply-accumulates to keep.
+        flops: Floating-point operations to keep.
+        params: Parameters to keep.
+        latency: Run time to keep, measured on this machine: a share, or milliseconds above 1.
+        ratio: Share of the channels to keep.
+        importance: A criterion's name, or a function ``f(group, state)`` of ``(size,)`` scores.
+        scope: ``"global"`` ranks channels over the whole network; ``"layer"`` keeps the same share
+            of every group.
+        align: Alignment profile or number that channel counts are multiples of.
+        min_channels: Fewest channels a group keeps.
+        ignore: Name patterns of layers whose outputs stay.
+        attention: Where channels are split into heads, cut ``"heads"`` or ``"head_dim"``.
+        data: Loader of ``(inputs, targets)`` batches, for importance from gradients or activations.
+        seed: Of random scores.
+        tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
+
+    Returns:
+        The smaller model, and the plan that made it.
+
+    Raises:
+        BudgetError: The budget is malformed or cannot be reached.
+        NothingToPruneError: No channel may be cut; the message says why.
+        InputError: Something that the importance needs is missing or not finite.
+    """
+    budget = Budget.of(macs=macs, flops=flops, params=params, latency=latency, ratio=ratio, tolerance=tolerance)
+    if needs(importance) and data is None:
+        raise InputError(
+            f"importance={importance!r} is computed from {needs(importance)} over data, got data=None; "
+            "give a loader of (inputs, targets) batches, or use importance='l2'"
+        )
+    analysis = analyse(backend, model, example, attention=attention, ignore=ignore)
+    check_prunable(analysis.coupling)
+    scores = score_model(analysis, importance, data=data, seed=seed)
+    plan = select(analysis, budget, scores, scope=scope, align=align, min_channels=min_channels)
+    return backend.apply(analysis, plan), plan
+
+
+def score_model(
+    analysis: Analysis, importance: Importance, *, data: Iterable[Any] | None = None, seed: int = 0, **options: Any
+) -> dict[str, Any]:
+    """Scores of all channels of an analysed model, gathering what the criterion needs.
+
+    Args:
+        analysis: The model and its groups.
+        importance: A criterion's name, or a function ``f(group, state)``.
+        data: Loader of ``(inputs, targets)`` batches.
+        seed: Of random scores.
+        **options: ``reduction``, ``normalize``, ``members``: see :func:`prunekit.core.importance.score`.
+
+    Raises:
+        InputError: The criterion needs data and there are none, or a score is not finite.
+    """
+    backend, model, coupling = analysis.backend, analysis.model, analysis.coupling
+    given: dict[str, Any] = {}
+    if data is not None and needs(importance) == "gradients":
+        given["gradients"] = backend.gradients(model, data)
+    if data is not None and needs(importance) == "activations":
+        given["activations"] = backend.activations(model, data, layers_to_watch(coupling))
+    return score(coupling, importance, backend.get_state(model), seed=seed, **given, **options)

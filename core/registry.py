@@ -1,0 +1,104 @@
+"""Backends and algorithms by name: prunekit's own, and those that other packages register.
+
+Another package adds its own through the entry-point groups ``prunekit.backends`` and
+``prunekit.algorithms``. Nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from prunekit.core._names import nearest
+from prunekit.core.backend import Backend
+from prunekit.core.errors import ConfigError, InputError, MissingDependencyError
+
+__all__ = ["backend_of", "get_algorithm", "get_backend", "list_algorithms", "list_backends"]
+
+_BACKENDS: Mapping[str, str] = {
+    "torch": "prunekit.backend_torch.backend:TorchBackend",
+}
+_ALGORITHMS: Mapping[str, str] = {
+    "uni_pruning": "prunekit.algorithms.uni_pruning:UniPruning",
+}
+_BACKEND_GROUP = "prunekit.backends"
+_ALGORITHM_GROUP = "prunekit.algorithms"
+
+
+def list_backends() -> tuple[str, ...]:
+    """Names of all backends, whether their framework is installed or not."""
+    return tuple(sorted(_table(_BACKENDS, _BACKEND_GROUP)))
+
+
+def list_algorithms() -> tuple[str, ...]:
+    """Names of all algorithms."""
+    return tuple(sorted(_table(_ALGORITHMS, _ALGORITHM_GROUP)))
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Example:
+        >>> get_backend("torhc")
+        Traceback (most recent call last):
+        prunekit.core.errors.ConfigError: backend must be a known name, got 'torhc'; did you mean 'torch'?
+
+    Raises:
+        ConfigError: No backend has that name.
+        MissingDependencyError: Its framework is not installed.
+    """
+    factory = _find("backend", name, _table(_BACKENDS, _BACKEND_GROUP))
+    return cast(Backend, factory())
+
+
+def get_algorithm(name: str) -> Any:
+    """The class of the algorithm of that name.
+
+    Raises:
+        ConfigError: No algorithm has that name.
+        MissingDependencyError: A library that it needs is not installed.
+    """
+    return _find("algorithm", name, _table(_ALGORITHMS, _ALGORITHM_GROUP))
+
+
+def backend_of(model: Any, names: Iterable[str] | None = None) -> Backend:
+    """The backend whose framework a model belongs to; frameworks that are not installed are passed over.
+
+    Raises:
+        InputError: No backend accepts the model.
+    """
+    tried = tuple(names) if names is not None else list_backends()
+    for name in tried:
+        try:
+            backend = get_backend(name)
+        except MissingDependencyError:
+            continue
+        if backend.accepts(model):
+            return backend
+    raise InputError(
+        f"a model must be a network of an installed framework ({', '.join(tried)}), got {type(model).__qualname__}"
+    )
+
+
+def _table(own: Mapping[str, str], group: str) -> dict[str, str]:
+    """Name → ``"module:attribute"``; prunekit's own names cannot be taken over."""
+    others = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=group)}
+    return {**others, **own}
+
+
+def _find(what: str, name: str, table: Mapping[str, str]) -> Any:
+    if not isinstance(name, str) or name not in table:
+        raise ConfigError(f"{what} must be a known name, got {name!r}; {nearest(str(name), table)}")
+    module, _, attribute = table[name].partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if not missing or missing == module.partition(".")[0]:
+            raise  # not a missing library but a broken table or package
+        install = f"prunekit[{name}]" if what == "backend" and name in _BACKENDS else missing
+        raise MissingDependencyError(
+            f"{what} {name!r} needs {missing}, which is not installed; run `pip install {install}`"
+        ) from error
