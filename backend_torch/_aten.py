@@ -215,7 +215,7 @@ for _name, _n in (("upsample_nearest1d", 1), ("upsample_linear1d", 1), ("upsampl
     _MAKERS[_name] = _pools(_n)
 
 
-@_aten("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT", "matrix_H", "adjoint")
+@_aten("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT")
 def _permute(a: Args, out: Any) -> Any:
     x = a["self"]
     rank = x.dim()

@@ -113,7 +113,7 @@ class _Compress(TorchDispatchMode):
 
         def narrow(value: Any) -> Any:
             for axis, index in kept.get(id(value), {}).items():
-                value = value.index_select(axis, index)
+                value = value.index_select(axis, index.to(value.device))
             return value
 
         args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, narrow, (args, kwargs))
@@ -129,7 +129,7 @@ class _Compress(TorchDispatchMode):
         for axis, index in kept.items():
             shape = list(result.shape)
             shape[axis] = full.shape[axis]
-            result = result.new_zeros(shape).index_copy_(axis, index, result)
+            result = result.new_zeros(shape).index_copy_(axis, index.to(result.device), result)
         return result
 
     def _kept(self, tensor: int) -> dict[int, torch.Tensor]:

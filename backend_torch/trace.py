@@ -270,7 +270,20 @@ class _Recorder(TorchDispatchMode):
 # the framework works out these shapes in Python, op by op; without data the answer is known
 _SHAPE_KEEPERS = frozenset(
     f"aten::{name}"
-    for name in "batch_norm dropout relu hardtanh silu sigmoid hardswish hardsigmoid gelu tanh leaky_relu elu".split()
+    for name in [
+        "batch_norm",
+        "dropout",
+        "relu",
+        "hardtanh",
+        "silu",
+        "sigmoid",
+        "hardswish",
+        "hardsigmoid",
+        "gelu",
+        "tanh",
+        "leaky_relu",
+        "elu",
+    ]
 )
 
 

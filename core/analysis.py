@@ -85,7 +85,7 @@ def analyse(
         fresh = _same_line(graph, mismatch, coupling) - set(frozen)
         if not fresh:
             raise CutError(f"a network must compute the shapes its cut implies, but {mismatch.text}; freeze the layer")
-        frozen |= {position: f"a number in the code stands in the way ({mismatch.text})" for position in fresh}
+        frozen |= dict.fromkeys(fresh, f"a number in the code stands in the way ({mismatch.text})")
 
 
 def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:

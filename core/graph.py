@@ -50,9 +50,32 @@ __all__ = ["KINDS", "Graph", "Op", "Tensor"]
 Role = Literal["parameter", "buffer", "input", "constant", "activation"]
 
 KINDS = frozenset(
-    "conv linear matmul elementwise channel_affine layer_norm group_norm reduce pool softmax "
-    "attention reshape permute expand concat slice pad roll tile gather einsum create identity "
-    "opaque".split()
+    [
+        "conv",
+        "linear",
+        "matmul",
+        "elementwise",
+        "channel_affine",
+        "layer_norm",
+        "group_norm",
+        "reduce",
+        "pool",
+        "softmax",
+        "attention",
+        "reshape",
+        "permute",
+        "expand",
+        "concat",
+        "slice",
+        "pad",
+        "roll",
+        "tile",
+        "gather",
+        "einsum",
+        "create",
+        "identity",
+        "opaque",
+    ]
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prunekit.core._files import read_text, write_atomic
 from prunekit.core.coupling.groups import Coupling
@@ -91,7 +92,7 @@ class PruningPlan:
                 )
             _check_indices(name, kept, size)
 
-    def widths(self, coupling: Coupling) -> np.ndarray:
+    def widths(self, coupling: Coupling) -> NDArray[np.int64]:
         """Channels kept in each group, shape ``(G,)``, in the order of ``coupling.groups``."""
         return np.array([len(self.kept.get(g.name, range(g.size))) for g in coupling.groups], dtype=np.int64)
 

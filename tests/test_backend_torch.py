@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from nets import Mixed, randomise
 from torch import nn
 
 from prunekit.backend_torch.backend import TorchBackend
 from prunekit.core.testing import BackendTestCase
-
-from nets import Mixed, randomise
 
 
 class TestTorchBackend(BackendTestCase):

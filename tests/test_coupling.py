@@ -137,8 +137,10 @@ def test_code_between_layers_is_cut_exactly(name: str) -> None:
 
 
 LAYERS = {
-    "batch norm": nn.BatchNorm2d(12), "group norm": nn.GroupNorm(3, 12), "instance norm": nn.InstanceNorm2d(12, affine=True),
-    "prelu": nn.PReLU(12), "grouped": nn.Conv2d(12, 12, 3, padding=1, groups=3), "depthwise": nn.Conv2d(12, 12, 1, groups=12),
+    "batch norm": nn.BatchNorm2d(12), "group norm": nn.GroupNorm(3, 12), 
+    "instance norm": nn.InstanceNorm2d(12, affine=True),
+    "prelu": nn.PReLU(12), "grouped": nn.Conv2d(12, 12, 3, padding=1, groups=3), 
+    "depthwise": nn.Conv2d(12, 12, 1, groups=12),
     "multiplier": nn.Sequential(nn.Conv2d(12, 24, 1, groups=12), nn.Conv2d(24, 12, 1)),
     "transposed": nn.ConvTranspose2d(12, 12, 2, stride=2),
     "transposed depthwise": nn.ConvTranspose2d(12, 12, 2, stride=2, groups=12),

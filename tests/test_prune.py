@@ -44,19 +44,19 @@ SCORES = {name: score_model(analysis, "l2") for name, analysis in ANALYSES.items
     align=st.sampled_from([None, 2, "quadruple"]),
     min_channels=st.integers(1, 4),
 )
-def test_budgets_hold(
-    name: str, scope: str, share: float, metric: str, align: Any, min_channels: int
-) -> None:  # fmt: skip
+def test_budgets_hold(name: str, scope: str, share: float, metric: str, align: Any, min_channels: int) -> None:
     analysis = ANALYSES[name]
     budget = Budget.of(**{metric: share})
     plan = select(analysis, budget, SCORES[name], scope=scope, align=align, min_channels=min_channels)
     cost, widths = Cost(analysis.coupling), plan.widths(analysis.coupling)
     full, got = cost.full((metric,))[metric], int(cost.of(widths, (metric,))[metric][0])
-    assert got <= share * full
+    assert got <= share * full * (1 + 1e-12)  # the rounding of a product, not an operation
     assert plan.achieved[metric] == [full, got]
     step = {None: 1, 2: 2, "quadruple": 4}[align]
     sizes = analysis.coupling.widths
-    assert ((widths % step == 0) | (widths == sizes)).all()
+    for group, width in zip(analysis.groups, widths, strict=True):
+        channels = {m.indices.shape[1] * width for m in group.producers}  # a unit may be several channels
+        assert width == group.size or all(c % step == 0 for c in channels)
     assert (widths >= np.minimum(min_channels, sizes)).all()
     for group in analysis.groups:
         kept = np.zeros(group.size, dtype=bool)
@@ -170,14 +170,12 @@ def test_prune_leaves_the_model_and_gives_a_working_smaller_one() -> None:
 
 def test_prune_by_latency() -> None:
     torch.manual_seed(0)
-    wide = nn.Sequential(
-        nn.Conv2d(3, 256, 3), nn.ReLU(), nn.Conv2d(256, 256, 3), nn.ReLU(), nn.Conv2d(256, 8, 3)
-    ).eval()
-    small, plan = prune(TorchBackend(), wide, torch.zeros(1, 3, 24, 24), latency=0.6)
+    wide = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3)).eval()
+    small, plan = prune(TorchBackend(), wide, torch.zeros(1, 3, 16, 16), latency=0.6)
     before, after = plan.achieved["latency"]
     assert after <= 0.6 * before
     assert plan.achieved["macs"][1] < plan.achieved["macs"][0]
-    assert small(torch.zeros(1, 3, 24, 24)).shape == (1, 8, 18, 18)
+    assert small(torch.zeros(1, 3, 16, 16)).shape == (1, 8, 10, 10)
 
 
 @pytest.mark.parametrize("importance", ["taylor", "activation"])

@@ -156,7 +156,7 @@ def _members(
     """Members of each class; channels are numbered along the axis that names the class."""
     result: list[list[Member]] = [[] for _ in classes]
     entries = [(*entry, *_role(flow, entry[3], entry[1])) for entry in tables.learned]
-    for _, _, number, _, role, _ in sorted(entries, key=lambda e: e[4] != "out"):
+    for _, _, number, _, _, _ in sorted(entries, key=lambda e: e[4] != "out"):
         roots = tables.arrays[number]
         new = roots[unit_of[roots] < 0]
         if len(new):

@@ -61,7 +61,7 @@ def concat(flow: Flow, op: Op) -> None:
 
 
 def _concatenate(flow: Flow, parts: list[tuple[Axis, int]], op: Op) -> Axis:
-    if all(labels is None and n > 1 for labels, n in parts):
+    if all(labels is None for labels, _ in parts):
         return None
     arrays = []
     for labels, n in parts:
@@ -127,7 +127,7 @@ def roll(flow: Flow, op: Op) -> None:
 @rule("tile")
 def tile(flow: Flow, op: Op) -> None:
     x, repeats = op.inputs[0], attr(op, "repeats")
-    given: list[Axis] = [None] * (len(repeats) - flow.rank(x)) + flow.axes(x)
+    given: list[Axis] = [*([None] * (len(repeats) - flow.rank(x))), *flow.axes(x)]
     sizes = [1] * (len(repeats) - flow.rank(x)) + list(flow.shape(x))
     axes: list[Axis] = []
     for labels, n, times in zip(given, sizes, repeats, strict=True):
@@ -148,7 +148,7 @@ def gather(flow: Flow, op: Op) -> None:
     flow.fix(table, 0, f"indexed in {op.scope}", op)
     flow.role(table, flow.rank(table) - 1, "out", op)
     rest = flow.axes(table)[1:]
-    flow.put(out, [None] * (flow.rank(out) - len(rest)) + rest)
+    flow.put(out, [*([None] * (flow.rank(out) - len(rest))), *rest])
 
 
 @rule("reduce")
@@ -209,7 +209,8 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     blocks = []
     i = j = 0
     while i < len(old) or j < len(new):
-        sources, targets = [], []
+        sources: list[int] = []
+        targets: list[int] = []
         left = right = 1
         while True:
             if left <= right and i < len(old) and (left < right or not sources):

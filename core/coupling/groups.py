@@ -115,7 +115,8 @@ class AxisForms:
     def lengths(self, widths: IntArray) -> IntArray:
         """Axis lengths ``(n, F)`` for group widths ``(n, G)``."""
         product = np.asarray(widths, dtype=np.float64) @ self.slope.T.astype(np.float64)
-        return np.rint(product + self.base).astype(np.int64)
+        lengths: IntArray = np.rint(product + self.base).astype(np.int64)
+        return lengths
 
     def shape(self, tensor: int, lengths: IntArray) -> tuple[int, ...]:
         """Shape of a tensor for one row of :meth:`lengths`."""

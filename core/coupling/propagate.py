@@ -67,10 +67,11 @@ class Flow:
         Args:
             frozen_ops: Reason by position of the ops whose every channel must stay.
         """
-        for self.position, op in enumerate(self.graph.all_ops):
+        for position, op in enumerate(self.graph.all_ops):
+            self.position = position
             RULES[op.kind](self, op)
-            if self.position in frozen_ops:
-                self.freeze_all((*op.inputs, *op.outputs), frozen_ops[self.position], op.where)
+            if position in frozen_ops:
+                self.freeze_all((*op.inputs, *op.outputs), frozen_ops[position], op.where)
         self.freeze_all(self.graph.outputs, "output of the network")
 
     def shape(self, tensor: int) -> tuple[int, ...]:
