@@ -206,12 +206,11 @@ class UniPruning:
                 continue
             importance = scores[group.name]
             order = np.argsort(importance, kind="stable")
+            medians = _medians(importance[order], self._unit_step(group))
             ends = np.cumsum([0, *lengths])
-            parts = [order[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
-            top = float(np.median(importance[order[-self._unit_step(group) :]]))
-            for index, units in enumerate(parts):
-                ratio = top / (float(np.median(importance[units])) + _EPSILON)
-                found.append(_Candidate(position, index, np.sort(units), ratio))
+            for index, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+                ratio = float(medians[-1] / (medians[index] + _EPSILON))
+                found.append(_Candidate(position, index, np.sort(order[start:end]), ratio))
         return found
 
     def _unit_step(self, group: ChannelGroup) -> int:
@@ -263,6 +262,13 @@ class _Candidate:
     index: int
     units: IntArray
     ratio: float
+
+
+def _medians(ordered: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Median of each run of ``step`` values; a remainder makes a first run of its own."""
+    rest = len(ordered) % step
+    runs = np.median(ordered[rest:].reshape(-1, step), axis=1)
+    return np.concatenate([[np.median(ordered[:rest])], runs]) if rest else runs
 
 
 def zero_makers(coupling: Coupling, plan: PruningPlan, state: State) -> None:

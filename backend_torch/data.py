@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -19,7 +20,7 @@ from prunekit.core.errors import DataError
 
 __all__ = ["Loaders", "loaders"]
 
-Key = tuple[np.ndarray, int]
+Key = tuple[NDArray[np.int64], int]
 
 
 @dataclass(frozen=True)

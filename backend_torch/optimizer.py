@@ -43,7 +43,7 @@ def transfer_optimizer(
     names = {id(p): name for name, p in model.named_parameters()}
     targets = dict(small.named_parameters())
     cuts = analysis.coupling.cuts(plan)
-    state: dict[Tensor, Any] = defaultdict(dict)
+    state: defaultdict[Tensor, Any] = defaultdict(dict)
     groups = []
     for group in optimizer.param_groups:
         fresh = []

@@ -242,7 +242,13 @@ def _formats(names: Sequence[str] | None) -> tuple[str, ...]:
 
 def _save_weights(model: nn.Module, path: Path) -> None:
     """The state dict under the module's own names; tied tensors are written under each name."""
-    tensors = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in model.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        plain = tensor.detach().cpu().contiguous()
+        # the format refuses two names for one storage
+        tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+        seen.add(plain.untyped_storage().data_ptr())
     write_atomic(path, save_tensors(tensors))
 
 

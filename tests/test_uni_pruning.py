@@ -422,6 +422,29 @@ def test_zeroed_channels_regrow_until_the_last_step(tmp_path: Path) -> None:
     assert not model.conv1.weight[final].any() and not model.bn1.bias[final].any()
 
 
+class Tied(Toy):
+    """A second use of one weight, between layers of the same channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.conv3.weight = self.conv2.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv3(self.conv2(x))))
+        return self.fc(x.mean((2, 3)))
+
+
+def test_tied_weights_in_checkpoints(tmp_path: Path) -> None:
+    model = randomise(Tied())
+    algo, weights, mask_path = trained(tmp_path, model)
+    again = UniPruner(settings_for(tmp_path), formats=()).convert(Tied(), ckpt_path=weights, mask_path=mask_path)
+    x = torch.randn(3, *SHAPE[1:])
+    assert again.conv2.weight is again.conv3.weight and again.conv2.weight.shape[0] < 8
+    assert torch.equal(again.eval()(x), algo.convert(model).eval()(x))
+
+
 def test_pruning_switched_off(tmp_path: Path) -> None:
     model = Mixed()
     before = {n: t.clone() for n, t in model.state_dict().items()}

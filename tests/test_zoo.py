@@ -66,7 +66,7 @@ def test_resnets_compute_what_torchvisions_do(name: str) -> None:
 @pytest.mark.parametrize("entry", list_models(), ids=lambda e: e.name)
 def test_every_model_trains_on_its_own_default_and_other_channels(entry: Any) -> None:
     assert entry.description and entry.name.islower()
-    side = min(entry.image[1], 64)
+    side = min(entry.image[1], 32)
     model = build_model(entry.name, num_classes=7, in_channels=2)
     out = model(torch.randn(2, 2, side, side))
     assert out.shape == (2, 7)

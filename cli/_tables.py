@@ -1,0 +1,93 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from prunekit.cli.config import METHODS, list_configs
+from prunekit.core._names import nearest
+from prunekit.core.budget import profiles
+from prunekit.core.errors import ConfigError
+from prunekit.core.importance import criteria
+from prunekit.core.inspection import Inspection, shorten
+from prunekit.core.registry import get_backend, list_algorithms, list_backends
+
+__all__ = ["inspection_tables", "known_names"]
+
+
+def known_names(what: str, backend: str) -> list[tuple[str, str]]:
+    """Names of a kind, each with a line on what it is.
+
+    Raises:
+        ConfigError: There is no such kind.
+    """
+    kinds: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
+        "models": lambda: _models(backend),
+        "algorithms": lambda: [(name, METHODS.get(name, "")) for name in dict.fromkeys([*list_algorithms(), *METHODS])],
+        "criteria": lambda: criteria().items(),
+        "profiles": lambda: profiles().items(),
+        "backends": lambda: [(name, "") for name in list_backends()],
+        "configs": lambda: [(name, _first_line(file)) for name, file in list_configs().items()],
+    }
+    if what not in kinds:
+        raise ConfigError(f"list knows kinds of names only, got {what!r}; {nearest(what, kinds)}")
+    return list(kinds[what]())
+
+
+def _models(backend: str) -> Iterator[tuple[str, str]]:
+    chosen: Any = get_backend(backend)
+    for entry in chosen.list_models():
+        shape = "x".join(str(n) for n in entry.image)
+        yield entry.name, f"{entry.description} ({shape}, {entry.classes} classes)"
+    yield "torchvision:NAME", "any classification network of torchvision"
+    yield "timm:NAME", "any network of timm"
+    yield "package.module:function", "a function of your own that returns a network"
+
+
+def _first_line(file: Any) -> str:
+    return str(file.read_text(encoding="utf-8")).partition("\n")[0].lstrip("# ")
+
+
+def inspection_tables(seen: Inspection) -> Iterator[Any]:
+    """An inspection for a terminal: a line and up to three tables."""
+    shapes = ", ".join("x".join(map(str, shape)) for shape in seen.inputs)
+    yield escape(f"{seen.model}, input {shapes}: {seen.params:,} parameters, {seen.macs:,} MACs, {seen.flops:,} FLOPs")
+    groups = _table("Groups that can be cut", "group", "width>", "half saves>", "and MACs>", "outputs of", "read by")
+    for row in seen.groups:
+        note = "" if row.neutral else " (statistics over channels)"
+        groups.add_row(
+            escape(row.name + note),
+            f"{row.width:,}",
+            f"{row.params:,}",
+            f"{row.macs:,}",
+            escape(shorten(row.layers)),
+            escape(shorten(row.readers)),
+        )
+    yield groups
+    if seen.frozen:
+        frozen = _table("What must stay", "name", "width>", "because")
+        for stay in seen.frozen:
+            frozen.add_row(escape(stay.name), f"{stay.size:,}", escape(stay.because))
+        yield frozen
+    if seen.budgets:
+        budgets = _table("What a budget leaves, every group cut evenly", "budget", "channels>", "parameters>", "MACs>")
+        for left in seen.budgets:
+            budgets.add_row(
+                left.title + ("" if left.reached else " (out of reach)"),
+                f"{left.widths:.1%}",
+                f"{left.params:,} ({left.params / max(1, seen.params):.1%})",
+                f"{left.macs:,} ({left.macs / max(1, seen.macs):.1%})",
+            )
+        yield budgets
+
+
+def _table(title: str, *heads: str) -> Table:
+    """A table; a head that ends in ``>`` is over numbers."""
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left")
+    return table

@@ -1,0 +1,340 @@
+"""The configuration of a run: its sections, how it is read, and how ``--set`` changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, InstanceOf, field_validator, model_validator
+
+from prunekit.cli._checking import Section, check
+from prunekit.cli._yaml import parse
+from prunekit.core._names import nearest
+from prunekit.core.budget import METRICS, Budget, alignment
+from prunekit.core.errors import ConfigError
+from prunekit.core.importance import criteria
+from prunekit.core.recipe import Recipe
+from prunekit.core.registry import get_algorithm
+
+__all__ = [
+    "METHODS",
+    "DataSection",
+    "ExportSection",
+    "LatencySection",
+    "MethodSection",
+    "ModelSection",
+    "PruneKeys",
+    "RunConfig",
+    "list_configs",
+    "load_config",
+    "parse_options",
+]
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _recipe(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Recipe.from_mapping({str(key): item for key, item in value.items()})
+    if isinstance(value, Recipe):
+        return value
+    raise ValueError(f"must be a section of keys and values, got {value!r}; indent its keys under it")
+
+
+RecipeSection = Annotated[InstanceOf[Recipe], BeforeValidator(_recipe)]
+
+
+class ModelSection(Section):
+    """Which network.
+
+    Attributes:
+        name: A name of the zoo (``prunekit list models``), ``torchvision:NAME``, ``timm:NAME`` or
+            ``package.module:function``.
+        options: Keyword arguments of the function that builds it. Where the zoo's network takes
+            ``in_channels`` and ``num_classes``, the data set's are given.
+        input: Shape of one input, ``[C, H, W]``; by default that of the data.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    input: list[Count] | None = None
+
+
+class DataSection(Section):
+    """Which images.
+
+    Attributes:
+        name: A data set of :func:`prunekit.core.data.load_images`.
+        root: Folder with its files.
+        size: Height and width to resize to.
+        limit: Most images of each split.
+        validation: Share of the training set that is held out.
+        batch_size: Images in a batch.
+    """
+
+    name: str = "fashion-mnist-or-digits"
+    root: str | None = None
+    size: Count | None = None
+    limit: Count | None = None
+    validation: Share = 0.1
+    batch_size: Count = 128
+
+
+class MethodSection(Section):
+    """How to prune.
+
+    Attributes:
+        name: ``uni_pruning``, ``prune`` (once, by importance and budget) or ``none``.
+        keys: The method's own keys, written beside ``name``.
+    """
+
+    name: str
+    keys: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise ValueError(f"must be a section of keys and values, got {data!r}; indent its keys under it")
+        rest = {str(key): value for key, value in data.items() if key != "name"}
+        return {**({"name": data["name"]} if "name" in data else {}), "keys": rest}
+
+    @model_validator(mode="after")
+    def _checked(self) -> MethodSection:
+        if self.name not in METHODS:
+            raise ConfigError(f"name must be a known method, got {self.name!r}; {nearest(self.name, METHODS)}")
+        _CHECKS[self.name](self.keys)
+        return self
+
+
+class PruneKeys(Section):
+    """Keys of the method ``prune``; see :func:`prunekit.core.prune.prune`.
+
+    Attributes:
+        macs: Multiply-accumulates to keep: a share, or a number. Exactly one of the five is given.
+        flops: Floating-point operations to keep.
+        params: Parameters to keep.
+        latency: Measured run time to keep: a share, or milliseconds above 1.
+        ratio: Share of the channels to keep.
+        importance: Name of a criterion (``prunekit list criteria``).
+        scope: ``global`` ranks channels over the whole network, ``layer`` within each group.
+        align: Device profile (``prunekit list profiles``) or number that widths are multiples of.
+        min_channels: Fewest channels that a group keeps.
+        ignore: Name patterns of layers whose outputs stay.
+        attention: ``heads`` or ``head_dim``.
+        tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
+    """
+
+    macs: int | float | None = None
+    flops: int | float | None = None
+    params: int | float | None = None
+    latency: int | float | None = None
+    ratio: int | float | None = None
+    importance: str = "l2"
+    scope: Literal["global", "layer"] = "global"
+    align: str | int | None = None
+    min_channels: Count = 1
+    ignore: list[str] = []
+    attention: Literal["heads", "head_dim"] = "heads"
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def budget(self) -> Budget:
+        """What is kept."""
+        return Budget.of(**{name: getattr(self, name) for name in METRICS}, tolerance=self.tolerance)
+
+    @model_validator(mode="after")
+    def _known(self) -> PruneKeys:
+        _ = self.budget
+        if self.importance not in criteria():
+            hint = nearest(self.importance, criteria())
+            raise ConfigError(f"importance must be a known criterion, got {self.importance!r}; {hint}")
+        alignment(self.align)
+        return self
+
+
+_OWN_KEYS = {
+    "output_path": "out",
+    "input_size": "model.input",
+    "epoch_size": "finetune.epochs",
+    "prune_flag": "method.name",
+}
+
+
+def _check_uni_pruning(keys: Mapping[str, Any]) -> None:
+    for key, instead in _OWN_KEYS.items():
+        if key in keys:
+            raise ConfigError(f"{key} is set by the run, got {key}={keys[key]!r}; set {instead} instead")
+    get_algorithm("uni_pruning")(dict(keys))
+
+
+def _check_prune(keys: Mapping[str, Any]) -> None:
+    check(PruneKeys, dict(keys), "keys of prune")
+
+
+def _check_none(keys: Mapping[str, Any]) -> None:
+    if keys:
+        raise ConfigError(f"the method none has no keys, got {next(iter(keys))!r}; remove it")
+
+
+_CHECKS = {"uni_pruning": _check_uni_pruning, "prune": _check_prune, "none": _check_none}
+
+METHODS = {
+    "uni_pruning": "soft pruning of groups of channels during fine-tuning (UniPruning)",
+    "prune": "one cut by importance and budget, then fine-tuning",
+    "none": "no pruning: the same steps, for comparison",
+}
+"""Methods that a configuration can name, with a line on each."""
+
+
+class ExportSection(Section):
+    """Which files to export; each is loaded again by its own runtime and compared.
+
+    Attributes:
+        formats: Names of formats of the backend, e.g. ``torchscript``, ``onnx``, ``pt2``.
+    """
+
+    formats: list[str] = ["torchscript", "onnx"]
+
+
+class LatencySection(Section):
+    """How to time.
+
+    Attributes:
+        batch: Images in a pass.
+        runs: Timed passes; the median is reported.
+        warmup: Passes before them.
+    """
+
+    batch: Count = 1
+    runs: Count = 50
+    warmup: Annotated[int, Field(ge=0)] = 10
+
+
+class RunConfig(Section):
+    """A whole run.
+
+    Attributes:
+        backend: Name of the framework's backend.
+        seed: Seed of the split, of the first weights and of every recipe that names none.
+        out: Output folder; by default ``outputs/`` and the configuration's name.
+        cache: Whether trained base weights are kept in ``~/.cache/prunekit`` and used again.
+        weights: Folder of saved base weights to start from, instead of training.
+        training: Recipe of the base network.
+        finetune: Recipe of the training in which, or after which, the network is pruned.
+        recover: Recipe of a further training of the smaller network.
+        recalibrate: Batches over which batch norm statistics are taken anew after cutting; 0 leaves them.
+    """
+
+    backend: str = "torch"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    out: str | None = None
+    cache: bool = True
+    weights: str | None = None
+    model: ModelSection
+    data: DataSection = DataSection()
+    training: RecipeSection = Recipe()
+    method: MethodSection
+    finetune: RecipeSection = Recipe()
+    recover: RecipeSection = Recipe(epochs=0)
+    recalibrate: Annotated[int, Field(ge=0)] = 100
+    export: ExportSection = ExportSection()
+    latency: LatencySection = LatencySection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_recipes(cls, data: Any) -> Any:
+        """Hand the run's seed to recipes that name none."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("seed", 0), int):
+            return data
+        seeded = {**data}
+        for name in ("training", "finetune", "recover"):
+            recipe = data.get(name, {"epochs": 0} if name == "recover" else {})
+            if isinstance(recipe, Mapping):
+                seeded[name] = {"seed": data.get("seed", 0), **recipe}
+        return seeded
+
+    @field_validator("weights", "out")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ConfigError("a folder must have a name, got ''; leave the key out instead")
+        return value
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain data that reads as this configuration, with every default written out."""
+        data = self.model_dump(exclude={"method", "training", "finetune", "recover"})
+        recipes = {key: getattr(self, key).to_mapping() for key in ("training", "finetune", "recover")}
+        return {**data, **recipes, "method": {"name": self.method.name, **self.method.keys}}
+
+
+def list_configs() -> dict[str, Any]:
+    """The ready configurations, by name: traversable files."""
+    files = resources.files("prunekit.configs").iterdir()
+    return {f.name.removesuffix(".yml"): f for f in sorted(files, key=lambda f: f.name) if f.name.endswith(".yml")}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration.
+
+    Args:
+        source: A YAML file, or the name of a ready one.
+        overrides: ``"section.key=value"`` each, the value in YAML.
+
+    Raises:
+        ConfigError: There is no such file, or something in it is wrong.
+    """
+    text, name = _read(source)
+    data = parse(text, str(source))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source} must hold sections of keys and values, got {type(data).__name__}; see the configs")
+    for override in overrides:
+        _override(data, override)
+    if data.get("out") is None:
+        data["out"] = f"outputs/{name}"
+    config: RunConfig = check(RunConfig, data, str(source))
+    return config
+
+
+def parse_options(changes: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` strings as a dict, the values in YAML.
+
+    Raises:
+        ConfigError: A string is not of that form.
+    """
+    data: dict[str, Any] = {}
+    for change in changes:
+        _override(data, change)
+    return data
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    ready = list_configs()
+    try:
+        if not path.exists() and str(source) in ready:
+            return ready[str(source)].read_text(encoding="utf-8"), str(source)
+        return path.read_text(encoding="utf-8"), path.stem
+    except (OSError, UnicodeDecodeError) as error:
+        hint = nearest(str(source), ready)
+        raise ConfigError(f"a configuration must be a readable YAML file, got {source} ({error}); {hint}") from error
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=value`` in place."""
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set must be written KEY=VALUE, got {override!r}; for example --set seed=1")
+    here: Any = data
+    for depth, key in enumerate(keys[:-1]):
+        if here.get(key) is None:
+            here[key] = {}
+        here = here[key]
+        if not isinstance(here, dict):
+            inside = ".".join(keys[: depth + 1])
+            raise ConfigError(f"--set can go into sections only, got {override!r}, where {inside!r} is a value")
+    here[keys[-1]] = parse(value, f"the value of --set {path}")

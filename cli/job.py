@@ -1,0 +1,113 @@
+"""What every command about one network needs: its backend, its data, how to build it, and its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunekit.cli._checking import check
+from prunekit.cli._yaml import parse
+from prunekit.cli.config import RunConfig
+from prunekit.core._files import read_text
+from prunekit.core._names import nearest
+from prunekit.core.errors import ConfigError, InputError
+from prunekit.core.registry import get_backend
+
+__all__ = ["Job", "open_run", "prepare"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration with its backend and its data.
+
+    Attributes:
+        config: The configuration, with nothing left open: builder's options, input shape, folders.
+        backend: The backend.
+        loaders: Batches: ``train``, ``validation``, ``test``, ``calibration``.
+    """
+
+    config: RunConfig
+    backend: Any
+    loaders: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input without the batch axis."""
+        return tuple(self.config.model.input or ())
+
+    def build(self) -> Any:
+        """The unpruned network, its weights drawn from the run's seed."""
+        model = self.config.model
+        return self.backend.build_model(model.name, seed=self.config.seed, **model.options)
+
+    def example(self, batch: int = 1) -> Any:
+        """A random input of so many images."""
+        return self.backend.example((batch, *self.shape), seed=self.config.seed)
+
+
+def prepare(config: RunConfig) -> Job:
+    """Find the backend, read the data, and settle what the configuration leaves open.
+
+    Raises:
+        ConfigError: The backend or an export format is unknown.
+        DataError: The data cannot be read.
+        MissingDependencyError: The framework is not installed.
+    """
+    backend: Any = get_backend(config.backend)
+    known = backend.export_formats()
+    for name in config.export.formats:
+        if name not in known:
+            raise ConfigError(f"export.formats may hold known formats only, got {name!r}; {nearest(name, known)}")
+    if len(set(config.export.formats)) < len(config.export.formats):
+        raise ConfigError(f"export.formats may name a format once, got {config.export.formats}; remove one")
+    data = config.data.model_dump(exclude={"name", "batch_size"}, exclude_none=True)
+    if ":" in config.data.name:  # a function of the user's own takes only what is set
+        data = {key: value for key, value in data.items() if key in config.data.model_fields_set}
+    loaders = backend.loaders(config.data.name, config.data.batch_size, seed=config.seed, **data)
+    return Job(_settled(config, loaders), backend, loaders)
+
+
+def open_run(folder: str | Path) -> tuple[Job, Any]:
+    """The job of a finished run, and its pruned network.
+
+    Args:
+        folder: Output folder of a run.
+
+    Raises:
+        InputError: The folder holds no run.
+        PlanError: Its plan is damaged.
+        CheckpointError: Its weights are damaged.
+    """
+    path = Path(folder) / "config.yml"
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"a run folder must hold a readable config.yml, got {folder} ({error}); give the folder of a finished run"
+        ) from error
+    job = prepare(check(RunConfig, parse(text, str(path)), str(path)))
+    return job, job.backend.load(job.build(), folder, job.example())
+
+
+def _settled(config: RunConfig, loaders: Any) -> RunConfig:
+    model, data = config.model, config.data
+    shape = model.input or list(loaders.shape)
+    if not shape:
+        raise ConfigError("model.input must be given where the data do not tell it, got none; e.g. input: [3, 32, 32]")
+    options = dict(model.options)
+    own = ":" in model.name and model.name.partition(":")[0] not in ("torchvision", "timm")
+    if not own:  # a function of the user's own takes what it takes
+        options.setdefault("in_channels", int(shape[0]))
+        if loaders.classes:
+            options.setdefault("num_classes", len(loaders.classes))
+    changes: dict[str, Any] = {"model": model.model_copy(update={"options": options, "input": [int(n) for n in shape]})}
+    if loaders.name and ":" not in data.name:
+        changes["data"] = data.model_copy(update={"name": loaders.name, "root": _absolute(data.root)})
+    if config.weights is not None:
+        changes["weights"] = _absolute(config.weights)
+    return config.model_copy(update=changes)
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())

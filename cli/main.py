@@ -1,0 +1,240 @@
+"""The `prunekit` command."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prunekit.core.errors import ConfigError, InputError, PrunekitError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="prunekit",
+    help="Channel pruning: a network and a budget in, a smaller network out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_debug = False
+
+Backend = Annotated[str | None, typer.Option("--backend", help="Framework, e.g. torch.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="prunekit")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(importlib.metadata.version("prunekit"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """An error that prunekit raised on purpose is one message and exit code 2; others are mistakes of ours."""
+    try:
+        yield
+    except PrunekitError as error:
+        if _debug:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _say(text: str) -> None:
+    # sys.stderr is looked up each time: while a progress bar is up, it is the bar's
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Notes(logging.Handler):
+    """What the library logs, as lines beside the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(record.getMessage())
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one.")],
+    backend: Backend = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. data.size=14.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")] = False,
+) -> None:
+    """Train, prune, cut, export and measure, as a configuration says."""
+    with _clear_errors():
+        from prunekit.cli.config import load_config
+        from prunekit.cli.run import run
+
+        overrides = list(changes or [])
+        overrides += [f"backend={json.dumps(backend)}"] if backend is not None else []
+        overrides += [f"out={json.dumps(str(out))}"] if out is not None else []
+        settings = load_config(config, overrides)
+        notes = _Notes(logging.WARNING)
+        logging.getLogger("prunekit").addHandler(notes)
+        try:
+            results = run(settings, overwrite=overwrite, command=["prunekit", *sys.argv[1:]], say=_say)
+        finally:
+            logging.getLogger("prunekit").removeHandler(notes)
+        _show_results(results, str(settings.out))
+
+
+def _show_results(results: dict[str, Any], out: str) -> None:
+    from prunekit.cli.results import rows
+
+    console = Console()
+    table = Table(title=f"{results['model']} on {results['data']['name']}, pruned by {results['method']['name']}")
+    table.add_column("")
+    for head in ("before", "after", "change"):
+        table.add_column(head, justify="right")
+    for row in rows(results):
+        table.add_row(row.name, row.before, row.after, row.change)
+    console.print(table)
+    console.print(f"report: {out}/report.html", markup=False, highlight=False, soft_wrap=True)
+    if results["failures"]:
+        raise ConfigError(
+            f"some exports failed ({', '.join(results['failures'])}); all else is in {out}, "
+            f"repeat them with `prunekit export {out} --format {next(iter(results['failures']))}`"
+        )
+    if not results["reload"]["same"]:
+        raise InputError(f"the network in {out} gave other answers in a new process; see reload in results.json")
+
+
+@app.command("inspect")
+def inspect_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a network; see `prunekit list models`.")],
+    shape: Annotated[str | None, typer.Option("--input", metavar="N,C,H,W", help="Shape of an input.")] = None,
+    backend: Backend = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the network's builder.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Layers whose outputs must stay.")
+    ] = None,
+    attention: Annotated[str, typer.Option("--attention", help="Cut heads or head_dim.")] = "heads",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what of a network can be cut, what must stay and why, and what budgets would leave."""
+    with _clear_errors():
+        from prunekit.cli.config import parse_options
+        from prunekit.core.analysis import analyse
+        from prunekit.core.inspection import Inspection
+        from prunekit.core.registry import get_backend
+
+        chosen: Any = get_backend(backend or "torch")
+        given = parse_options(options or [])
+        size = _shape(shape) if shape is not None else chosen.default_input(model, **given)
+        network = chosen.build_model(model, seed=0, **given)
+        analysis = analyse(chosen, network, chosen.example(size), attention=attention, ignore=ignore or [])
+        seen = Inspection.of(analysis, model=model)
+        if as_json:
+            print(json.dumps(seen.to_dict(), indent=1))
+        else:
+            _show_inspection(seen)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(f"--input must be whole numbers with commas between them, got {text!r}; e.g. 1,3,224,224")
+    return shape
+
+
+def _show_inspection(seen: Any) -> None:
+    console = Console()
+    if not console.is_terminal:
+        print(seen)
+        return
+    from prunekit.cli._tables import inspection_tables
+
+    for part in inspection_tables(seen):
+        console.print(part)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="models, algorithms, criteria, profiles or configs.")],
+    backend: Backend = None,
+) -> None:
+    """List the names that configurations and commands know."""
+    with _clear_errors():
+        from prunekit.cli._tables import known_names
+
+        lines = known_names(what, backend or "torch")
+        width = max((len(name) for name, _ in lines), default=0)
+        for name, description in lines:
+            print(f"{name:<{width}}  {description}".rstrip())
+
+
+@app.command("export")
+def export_command(
+    folder: Folder,
+    format: Annotated[str, typer.Option("--format", help="torchscript, onnx, pt2, … as the backend has them.")],
+    output: Annotated[Path | None, typer.Option("--output", help="File; by default model.* in the folder.")] = None,
+) -> None:
+    """Export the pruned network of a run; the file is loaded again by its runtime and compared."""
+    with _clear_errors():
+        from prunekit.cli.job import open_run
+
+        job, small = open_run(folder)
+        path = job.backend.export(small, job.example(), output or folder / "model", format)
+        runtime = job.backend.export_formats()[format]
+        print(f"{path} ({path.stat().st_size:,} bytes); {runtime} gives the same outputs")
+
+
+@app.command("report")
+def report_command(folder: Folder) -> None:
+    """Write report.html of a run anew."""
+    with _clear_errors():
+        from prunekit.cli.report import write_report
+
+        print(write_report(folder))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Load the pruned network of a run and test it."""
+    with _clear_errors():
+        from prunekit.cli.evaluate import evaluate_run
+
+        found = evaluate_run(folder)
+        if as_json:
+            print(json.dumps(found))
+        else:
+            print(f"{found['right']:,} of {found['images']:,} right: {found['top1']:.2%}")

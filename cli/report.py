@@ -1,0 +1,107 @@
+"""``report.html``: one file that needs no other, written from what a run left in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from prunekit.cli._pictures import curve_picture, widths_picture
+from prunekit.cli.results import read_results, rows
+from prunekit.core._files import read_text, write_atomic
+from prunekit.core.errors import InputError
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    Args:
+        folder: Output folder of a finished run.
+
+    Raises:
+        InputError: The folder holds no finished run.
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: The report cannot be written.
+    """
+    home = Path(folder)
+    results = read_results(home)
+    try:
+        page = _page(results, _config(home))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"results.json must hold what prunekit wrote, got a changed one in {home} ({error!r}); run again"
+        ) from error
+    return write_atomic(home / "report.html", page)
+
+
+def _page(results: Mapping[str, Any], config: str) -> str:
+    title = f"{results['model']} on {results['data']['name']}: {results['method']['name']}"
+    template = Template(resources.files("prunekit.cli").joinpath("report.html").read_text(encoding="utf-8"))
+    groups, provenance = results["groups"], results["provenance"]
+    return template.substitute(
+        title=escape(title),
+        subtitle=escape(f"{provenance['date']}, {provenance['seconds']:.0f} s on {provenance['device']}"),
+        figures=_table(
+            ("", "before", "after", "change"), [(r.name, r.before, r.after, r.change) for r in rows(results)], right=1
+        ),
+        notes=escape(_notes(results)),
+        widths_picture=widths_picture(groups),
+        widths=_table(("group", "before", "after"), [(g["name"], g["before"], g["after"]) for g in groups], right=1),
+        curve_picture=curve_picture(results["epochs"]),
+        stages=_table(("test accuracy", ""), [(s["stage"], f"{s['top1']:.2%}") for s in results["stages"]], right=1),
+        files=_table(
+            ("file", "bytes", "checked against"),
+            [(f["path"], f"{f['bytes']:,}", f["checked"]) for f in results["files"]]
+            + [(name, "-", f"failed: {error}") for name, error in results["failures"].items()],
+        ),
+        provenance=_table((), list(_flat(provenance))),
+        config=escape(config),
+    )
+
+
+def _notes(results: Mapping[str, Any]) -> str:
+    latency, reload = results["latency"], results["reload"]
+    shape = " × ".join(str(n) for n in latency["shape"])
+    return (
+        f"Accuracy: {results['data']['test']:,} test images. "
+        f"Latency: median of {latency['runs']} passes of {shape} on {latency['device']}. "
+        f"File size: weights.safetensors. "
+        f"Loaded again in a new process, the pruned network gives {reload['top1']:.2%}, "
+        + ("the same for every image." if reload["same"] else "which differs.")
+    )
+
+
+def _config(folder: Path) -> str:
+    try:
+        return read_text(folder / "config.yml")
+    except (OSError, UnicodeDecodeError):
+        return "(config.yml is missing)"
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[Any]], right: int = 99) -> str:
+    """An HTML table; columns from ``right`` on hold numbers."""
+
+    def line(cells: Sequence[Any], tag: str) -> str:
+        return "".join(_cell(tag, cell, column >= right) for column, cell in enumerate(cells))
+
+    top = f"<thead><tr>{line(head, 'th')}</tr></thead>" if head else ""
+    return f"<table>{top}<tbody>" + "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in body) + "</tbody></table>"
+
+
+def _cell(tag: str, content: Any, number: bool) -> str:
+    kind = ' class="n"' if number else ""
+    return f"<{tag}{kind}>{escape(str(content))}</{tag}>"
+
+
+def _flat(data: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield key, ", ".join(f"{k} {v}" for k, v in value.items())
+        else:
+            yield key, value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,102 @@
+"""What a run measured, as plain data: ``results.json``, and the rows of the table made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunekit.core._files import read_text, write_atomic
+from prunekit.core.errors import InputError
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "Row", "read_results", "rows", "write_results"]
+
+FORMAT = "prunekit.results"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        name: What is compared.
+        before: The original's figure, as text with its unit.
+        after: The pruned network's.
+        change: After over before, or the difference for accuracies.
+    """
+
+    name: str
+    before: str
+    after: str
+    change: str
+
+
+def rows(results: Mapping[str, Any]) -> list[Row]:
+    """The figures before and after: accuracy, parameters, MACs, latency, file size."""
+    before, after = results["before"], results["after"]
+    table: list[Row] = []
+    if "top1" in before and "top1" in after:
+        difference = 100 * (after["top1"] - before["top1"])
+        table.append(Row("accuracy", f"{before['top1']:.2%}", f"{after['top1']:.2%}", f"{difference:+.2f} points"))
+    for key, name, form in _FIGURES:
+        if key in before and key in after:
+            table.append(Row(name, form(before[key]), form(after[key]), _ratio(before[key], after[key])))
+    return table
+
+
+def _ratio(before: float, after: float) -> str:
+    return f"× {after / before:.3f}" if before else "-"
+
+
+def _count(value: float) -> str:
+    return f"{int(value):,}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{1000 * value:.2f} ms"
+
+
+def _kilobytes(value: float) -> str:
+    return f"{value / 1000:,.1f} kB"
+
+
+_FIGURES = (
+    ("params", "parameters", _count),
+    ("macs", "MACs", _count),
+    ("latency", "latency", _milliseconds),
+    ("bytes", "file size", _kilobytes),
+)
+
+
+def write_results(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Write ``results.json`` into a folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    data = {"format": FORMAT, "version": FORMAT_VERSION, **results}
+    return write_atomic(folder / "results.json", json.dumps(data, indent=1))
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The results that a run left in its folder.
+
+    Raises:
+        InputError: The folder holds no finished run.
+    """
+    path = folder / "results.json"
+    try:
+        data = json.loads(read_text(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(
+            f"a run folder must hold a readable results.json, got {folder} ({error}); give the folder of a finished run"
+        ) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"a run folder must hold prunekit's results.json, got another file at {path}")
+    if data.get("version") != FORMAT_VERSION:
+        version = data.get("version")
+        raise InputError(f"results.json must have version {FORMAT_VERSION}, got {version!r}; update prunekit")
+    return data

@@ -1,0 +1,207 @@
+"""The main job: train, prune, cut, check, measure, and leave everything in one folder."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunekit.cli._folders import new_folder
+from prunekit.cli._pictures import require_matplotlib
+from prunekit.cli._yaml import dump
+from prunekit.cli.base import Base, get_base
+from prunekit.cli.config import RunConfig
+from prunekit.cli.job import Job, prepare
+from prunekit.cli.methods import Bench, Method, prepare_method
+from prunekit.cli.report import write_report
+from prunekit.cli.results import write_results
+from prunekit.core._files import write_atomic
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.cost import Cost
+from prunekit.core.errors import ExportError, MissingDependencyError
+from prunekit.core.inspection import Inspection
+from prunekit.core.logs import RunLog
+from prunekit.core.plan import PruningPlan
+from prunekit.core.store import WEIGHTS_FILE
+
+__all__ = ["run"]
+
+Say = Callable[[str], None]
+
+
+def run(
+    config: RunConfig, *, overwrite: bool = False, command: Sequence[str] = (), say: Say = lambda text: None
+) -> dict[str, Any]:
+    """Run a configuration; the output folder appears when all is done.
+
+    Args:
+        config: What to do.
+        overwrite: Whether a finished run in the output folder may be replaced.
+        command: Command line, for the record.
+        say: Tells the user what happens.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        PrunekitError: Something in the configuration, the data or the network does not work.
+    """
+    require_matplotlib()
+    begin = time.monotonic()
+    target = Path(str(config.out)).expanduser()
+    with new_folder(target, overwrite=overwrite) as folder:
+        job = prepare(config)
+        write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
+        with RunLog(folder) as log:
+            log.write("start", command=list(command), config=job.config.to_mapping())
+            analysis, method = prepare_method(job, folder)
+            say(_headline(job, analysis))
+            results = _work(job, analysis, method, folder, log, say)
+            results["provenance"] = _provenance(job, command, results["latency"]["device"], time.monotonic() - begin)
+            log.write("done", seconds=time.monotonic() - begin)
+        write_results(folder, results)
+        write_report(folder)
+    return results
+
+
+def _headline(job: Job, analysis: Analysis) -> str:
+    seen = Inspection.of(analysis, model=job.config.model.name)
+    half = next(row for row in seen.budgets if row.keep == 0.5) if seen.budgets else None
+    text = (
+        f"{seen.model} on {job.loaders.name or job.config.data.name}: {seen.params:,} parameters, {seen.macs:,} MACs, "
+        f"{len(seen.groups)} groups of channels can be cut, {len(seen.frozen)} must stay"
+    )
+    if half is not None and half.reached:
+        text += f"; half of the MACs, cut evenly, leaves {half.params:,} parameters"
+    return text
+
+
+def _work(
+    job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLog, say: Say
+) -> dict[str, Any]:
+    base = get_base(job, log, say)
+    write_atomic(folder / "inspection.json", json.dumps(Inspection.of(analysis, model=job.config.model.name).to_dict()))
+    bench = Bench(job, log, say, base.model, [{"stage": "base", **line} for line in base.history])
+    bench.test("original", base.model)
+    small, plan = method(bench)
+    job.backend.save(base.model, folder / "original")
+    job.backend.save(small, folder)
+    files, failures = _export(job, small, folder, log, say)
+    before, after, latency = _measure(job, analysis, base, small, folder, say)
+    reload = _reload(job, small, folder, say)
+    return {
+        "model": job.config.model.name,
+        "data": {"name": job.loaders.name or job.config.data.name, "test": reload["images"]},
+        "method": {"name": job.config.method.name, **job.config.method.keys},
+        "base": base.source,
+        "before": before,
+        "after": after,
+        "latency": latency,
+        "groups": _widths(analysis, plan),
+        "stages": bench.stages,
+        "epochs": bench.epochs,
+        "files": _sizes(folder, files),
+        "failures": failures,
+        "reload": reload,
+    }
+
+
+def _export(job: Job, small: Any, folder: Path, log: RunLog, say: Say) -> tuple[dict[str, str], dict[str, str]]:
+    """Export to every format; one that fails is reported and does not take the others with it."""
+    runtimes = job.backend.export_formats()
+    files: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    for name in job.config.export.formats:
+        try:
+            path = job.backend.export(small, job.example(), folder / "model", name)
+        except (ExportError, MissingDependencyError) as error:
+            failures[name] = str(error)
+            say(f"export to {name} failed: {error}")
+        else:
+            files[path.name] = runtimes[name]
+            say(f"exported {path.name}; {runtimes[name]} gives the same outputs")
+        log.write("export", format=name, error=failures.get(name))
+    return files, failures
+
+
+def _measure(
+    job: Job, analysis: Analysis, base: Base, small: Any, folder: Path, say: Say
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Figures of the original and of the pruned network, each from a trace of its own."""
+    example, settings = job.example(job.config.latency.batch), job.config.latency
+    say(f"measuring the latency at batch {settings.batch}")
+    traces = (analysis, analyse(job.backend, small, job.example(), probe=False))
+    figures: list[dict[str, Any]] = []
+    for model, seen, home in zip((base.model, small), traces, (folder / "original", folder), strict=True):
+        time_ = job.backend.latency(model, example, runs=settings.runs, warmup=settings.warmup)
+        accuracy = job.backend.evaluate(model, job.loaders.test)
+        costs = Cost(seen.coupling).full(("params", "macs", "flops"))
+        size = (home / WEIGHTS_FILE).stat().st_size
+        figures.append(
+            {"top1": accuracy["top1"], "loss": accuracy["loss"], **costs, "latency": time_.median, "p90": time_.p90}
+            | {"bytes": size}
+        )
+    conditions = {"device": time_.device, "shape": list(time_.shape), "runs": time_.runs}
+    return figures[0], figures[1], conditions
+
+
+def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
+    """Load the folder in a new process, and compare what both processes say of the test set."""
+    from prunekit.cli.evaluate import judge
+
+    mine = judge(job, small)
+    command = [sys.executable, "-m", "prunekit.cli", "evaluate", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        theirs = json.loads(done.stdout)
+    except ValueError:
+        theirs = {}
+    same = done.returncode == 0 and theirs == mine
+    result = {**mine, "same": same, "error": "" if theirs else done.stderr.strip()[-2000:]}
+    if same:
+        say(f"loaded again in a new process: {mine['right']:,} of {mine['images']:,} right, the same for every image")
+    else:
+        say(f"loaded again in a new process, the network does not give the same: {theirs or result['error']}")
+    return result
+
+
+def _widths(analysis: Analysis, plan: PruningPlan) -> list[dict[str, Any]]:
+    kept = plan.widths(analysis.coupling)
+    return [
+        {"name": group.name, "before": group.size, "after": int(width)}
+        for group, width in zip(analysis.groups, kept, strict=True)
+    ]
+
+
+def _sizes(folder: Path, checked: dict[str, str]) -> list[dict[str, Any]]:
+    names = [WEIGHTS_FILE, "plan.json", *checked, f"original/{WEIGHTS_FILE}"]
+    own = {WEIGHTS_FILE: "a new process", "plan.json": "a new process"}
+    return [
+        {"path": name, "bytes": (folder / name).stat().st_size, "checked": {**own, **checked}.get(name, "")}
+        for name in names
+    ]
+
+
+def _provenance(job: Job, command: Sequence[str], device: str, seconds: float) -> dict[str, Any]:
+    versions = {"prunekit": importlib.metadata.version("prunekit"), "python": platform.python_version()}
+    for name in (job.backend.name, "numpy"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": " ".join(command),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "seed": job.config.seed,
+        "device": device,
+        "system": platform.platform(),
+        "versions": versions,
+    }
