@@ -65,7 +65,8 @@ def curve_picture(epochs: Sequence[Mapping[str, Any]]) -> str:
     for step, (last, now) in enumerate(zip(epochs, epochs[1:], strict=False), start=1):
         if last["stage"] != now["stage"]:
             axes.axvline(step + 0.5, color=_BEFORE, linewidth=1, linestyle="--")
-    axes.legend(lines, [line.get_label() for line in lines], loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
+    labels = [line.get_label() for line in lines]
+    axes.legend(lines, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
     return _svg(figure, "Training loss and validation accuracy by epoch")
 
 

@@ -157,6 +157,8 @@ class PruningPlan:
         Raises:
             PlanError: The groups of the two plans do not match.
         """
+        if all(len(kept) == self.sizes[name] for name, kept in self.kept.items()):
+            return later  # the first one cut nothing, as that of a saved, unpruned network
         kept = dict(self.kept)
         for name, indices in later.kept.items():
             mine = kept.get(name)

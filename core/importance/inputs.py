@@ -65,6 +65,20 @@ class Inputs:
         Raises:
             InputError: The parameter is missing or has another shape.
         """
+        return self._values(member, of).astype(np.float64, copy=False)
+
+    def squares(self, member: Member) -> FloatArray:
+        """Sum of the squares of each channel's values, ``(size,)``.
+
+        Raises:
+            InputError: The parameter is missing or has another shape.
+        """
+        values = self._values(member)
+        # sums in double precision, without a copy of the weights in it
+        total: FloatArray = np.einsum("ij,ij->i", values, values, dtype=np.float64, casting="same_kind")
+        return total
+
+    def _values(self, member: Member, of: Mapping[str, NDArray[Any]] | None = None) -> NDArray[Any]:
         source = self.state if of is None else of
         if member.name not in source:
             raise InputError(
@@ -76,8 +90,11 @@ class Inputs:
                 f"{member.name!r} must have {member.length} entries along axis {member.axis}, "
                 f"got shape {array.shape}; use the state of the same model"
             )
-        moved = np.moveaxis(array, member.axis, 0)[member.indices]
-        return moved.reshape(len(member.indices), -1).astype(np.float64)
+        moved = np.moveaxis(array, member.axis, 0)
+        order = member.indices.ravel()
+        if not np.array_equal(order, np.arange(member.length)):  # else all of it, as it lies: no copy
+            moved = moved[order]
+        return moved.reshape(len(member.indices), -1)
 
     def combine(self, parts: Sequence[FloatArray]) -> FloatArray:
         """One score per channel from those of several coupled parameters, ``(size,)`` each."""

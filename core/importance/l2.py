@@ -10,7 +10,7 @@ from prunekit.core.importance.inputs import Criterion, FloatArray, Inputs
 
 def l2(group: ChannelGroup, inputs: Inputs) -> FloatArray:
     """Euclidean norm of the weights of each channel."""
-    return inputs.combine([np.linalg.norm(inputs.blocks(m), axis=1) for m in inputs.weights(group)])
+    return inputs.combine([np.sqrt(inputs.squares(m)) for m in inputs.weights(group)])
 
 
 CRITERION = Criterion("l2", "L2 norm of the channel's weights (He et al. 2018)", l2)

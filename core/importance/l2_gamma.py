@@ -14,7 +14,7 @@ def l2_gamma(group: ChannelGroup, inputs: Inputs) -> FloatArray:
 
 
 def _member(group: ChannelGroup, member: Member, inputs: Inputs) -> FloatArray:
-    norm: FloatArray = np.linalg.norm(inputs.blocks(member), axis=1)
+    norm: FloatArray = np.sqrt(inputs.squares(member))
     gain = inputs.norm_of.get(member.name) if member.role == "out" else None
     for other in group.members:
         # the gain must number the same outputs in the same order

@@ -13,7 +13,7 @@ def lamp(group: ChannelGroup, inputs: Inputs) -> FloatArray:
 
     The largest channel of each group gets 1, so that groups are comparable as they are.
     """
-    squares = inputs.combine([(inputs.blocks(m) ** 2).sum(axis=1) for m in inputs.weights(group)])
+    squares = inputs.combine([inputs.squares(m) for m in inputs.weights(group)])
     order = np.argsort(squares, kind="stable")
     remaining = np.cumsum(squares[order][::-1])[::-1]
     result = np.zeros(len(squares))

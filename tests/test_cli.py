@@ -1,0 +1,302 @@
+"""The command line, on small data: every ready configuration runs, and mistakes cost one line and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _house import ROOT, python
+from typer.testing import CliRunner
+
+from prunekit.cli.config import list_configs
+from prunekit.cli.main import app
+from prunekit.core.registry import get_backend
+from prunekit.core.store import read_plan
+
+BACKENDS = ["torch"]
+
+SMALL = [
+    "data.name=digits",
+    "data.limit=160",
+    "data.batch_size=32",
+    "training.epochs=1",
+    "finetune.epochs=1",
+    "recover.epochs=0",
+    "recalibrate=2",
+    "latency={batch: 2, runs: 2, warmup: 0}",
+]
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    """Run a command in this process; its output and errors together."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+def changes(*extra: str) -> list[str]:
+    return [part for change in [*SMALL, *extra] for part in ("--set", change)]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "prunekit-cache"))
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the quickstart."""
+    out = tmp_path_factory.mktemp("runs") / "quick start"
+    os.environ["PRUNEKIT_CACHE"] = str(tmp_path_factory.getbasetemp() / "prunekit-cache")
+    call("run", ROOT / "configs" / "quickstart.yml", "--backend", request.param, "--out", out, *changes("data.size=8"))
+    return out
+
+
+def test_the_quickstart_leaves_everything(finished: Path) -> None:
+    names = {p.name for p in finished.iterdir()}
+    assert {
+        "plan.json", "weights.safetensors", "original", "log.jsonl", "config.yml", "inspection.json",
+        "results.json", "report.html", "model.ts", "model.onnx", "unipruning",
+    } <= names  # fmt: skip
+    assert not [p for p in finished.parent.iterdir() if p != finished]
+    results = json.loads((finished / "results.json").read_text())
+    before, after = results["before"], results["after"]
+    assert after["params"] <= 0.5 * before["params"]
+    assert after["macs"] < before["macs"]
+    assert after["bytes"] < 0.6 * before["bytes"]
+    assert results["failures"] == {}
+    assert results["reload"]["same"] is True
+    assert results["reload"]["top1"] == pytest.approx(after["top1"])
+    assert all(group["after"] % 4 == 0 for group in results["groups"])
+    events = [json.loads(line)["event"] for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert events[0] == "start" and events[-1] == "done" and events.count("epoch") >= 1
+
+
+def test_the_widths_are_those_of_the_plan_and_of_the_mask(finished: Path) -> None:
+    plan, results = read_plan(finished), json.loads((finished / "results.json").read_text())
+    assert {g["name"]: g["after"] for g in results["groups"]} == {n: len(k) for n, k in plan.kept.items()}
+    assert plan.achieved["params"] == [results["before"]["params"], results["after"]["params"]]
+    assert plan.model == "resnet20"
+    [*_, last] = sorted((finished / "unipruning").glob("*_mask.json"))
+    mask = json.loads(last.read_text())
+    gone = {n: plan.sizes[n] - len(k) for n, k in plan.kept.items()}
+    assert {n: len(mask[n]) for n in gone} == gone
+
+
+def test_a_finished_run_is_evaluated_exported_and_reported_again(finished: Path, tmp_path: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    found = json.loads(call("evaluate", finished, "--json"))
+    assert found == {key: results["reload"][key] for key in found}
+    assert f"{found['right']:,} of {found['images']:,} right" in call("evaluate", finished)
+    target = tmp_path / "small.pt2"
+    assert "torch.export.load gives the same outputs" in call("export", finished, "--format", "pt2", "--output", target)
+    assert target.stat().st_size > 1000
+    assert "format must be a known one, got 'onx'; did you mean 'onnx'?" in flat(
+        call("export", finished, "--format", "onx", code=2)
+    )
+    page = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    assert "report.html" in call("report", finished)
+    assert (finished / "report.html").read_bytes() == page
+
+
+def test_the_exported_onnx_file_gives_the_answers_of_the_run(finished: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from prunekit.cli.job import open_run
+
+    job, small = open_run(finished)
+    inputs = np.concatenate([np.asarray(x) for x, _ in job.loaders.test])
+    session = onnxruntime.InferenceSession(str(finished / "model.onnx"), providers=["CPUExecutionProvider"])
+    theirs = session.run(None, {session.get_inputs()[0].name: inputs})[0]
+    np.testing.assert_allclose(theirs, job.backend.predict(small, inputs), rtol=1e-3, atol=1e-4)
+
+
+def test_a_changed_run_folder_is_noticed(finished: Path, tmp_path: Path) -> None:
+    for name, spoil, part in [
+        ("weights.safetensors", lambda data: data[:-100], "weights.safetensors must be the file"),
+        ("plan.json", lambda data: data.replace(b'"size": 16', b'"size": 17', 1), "must not be edited"),
+        ("config.yml", lambda data: data.replace(b"resnet20", b"resnet32"), "fingerprint"),
+        ("config.yml", lambda data: data + b"\nmetod: 1\n", "did you mean 'method'?"),
+    ]:
+        copy = tmp_path / "copy"
+        shutil.copytree(finished, copy)
+        (copy / name).write_bytes(spoil((copy / name).read_bytes()))
+        said = flat(call("evaluate", copy, code=2))
+        assert said.startswith("error: ") and part in said
+        shutil.rmtree(copy)
+
+
+def test_a_second_run_needs_permission_and_uses_the_cache(finished: Path, tmp_path: Path) -> None:
+    config = finished / "config.yml"
+    assert "add --overwrite" in flat(call("run", config, "--out", finished, code=2))
+    out = tmp_path / "second"
+    said = call("run", config, "--out", out, "--set", "export.formats=[torchscript]")
+    assert "cached weights of" in said
+    first, second = (json.loads((folder / "results.json").read_text()) for folder in (finished, out))
+    assert first["before"]["top1"] == second["before"]["top1"]
+    assert first["groups"] == second["groups"]
+    assert first["reload"]["answers"] == second["reload"]["answers"]
+    call("run", config, "--out", out, "--overwrite", "--set", "export.formats=[]", "--set", "method={name: none}")
+    third = json.loads((out / "results.json").read_text())
+    assert third["after"]["params"] == third["before"]["params"]
+    assert not (out / "model.ts").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["second"]
+
+
+def test_damaged_cached_weights_are_trained_again(finished: Path, tmp_path: Path) -> None:
+    place = tmp_path / "cache"
+    shutil.copytree(os.environ["PRUNEKIT_CACHE"], place)
+    for weights in place.rglob("weights.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    os.environ["PRUNEKIT_CACHE"] = str(place)
+    said = call(
+        "run", finished / "config.yml", "--out", tmp_path / "out", "--set", "export.formats=[]",
+        "--set", "finetune.epochs=0",
+    )  # fmt: skip
+    assert "are damaged" in said and "training resnet20" in said
+    assert all(w.stat().st_size > 1000 for w in place.rglob("weights.safetensors"))
+
+
+def test_weights_of_a_folder_start_a_run(finished: Path, tmp_path: Path) -> None:
+    arguments = ["run", finished / "config.yml", "--out", tmp_path / "out", "--set", "export.formats=[]"]
+    call(*arguments, "--set", f"weights='{finished / 'original'}'", "--set", "finetune.epochs=0")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["before"]["top1"] == json.loads((finished / "results.json").read_text())["before"]["top1"]
+    said = flat(call(*arguments, "--overwrite", "--set", f"weights='{finished}'", code=2))
+    assert "weights must be those of an unpruned network" in said
+
+
+def test_an_export_that_fails_costs_only_itself(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    out = tmp_path / "out"
+    said = flat(call("run", finished / "config.yml", "--out", out, "--set", "finetune.epochs=0", code=2))
+    assert f"prunekit export {out} --format onnx" in said
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["failures"]) == ["onnx"]
+    assert (out / "model.ts").exists() and not (out / "model.onnx").exists()
+    assert "failed: " in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [name for name in list_configs() if name != "quickstart"])
+def test_a_ready_configuration_runs(name: str, backend: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call("run", name, "--backend", backend, "--out", out, *changes("export.formats=[torchscript]"))
+    results = json.loads((out / "results.json").read_text())
+    assert results["after"]["params"] < results["before"]["params"]
+    assert results["reload"]["same"] is True
+    keys = results["method"]
+    for metric in ("macs", "params"):
+        if metric in keys:
+            assert results["after"][metric] <= keys[metric] * results["before"][metric]
+    if "target_sparsity" in keys:
+        assert results["after"]["params"] <= (1 - keys["target_sparsity"]) * results["before"]["params"] * 1.02
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("method.frequncy=1", "did you mean 'frequency'?"),
+        ("model.name=resnet21", "did you mean 'resnet20'?"),
+        ("data.name=digts", "did you mean 'digits'?"),
+        ("data.batch_size=100000", "smaller batch_size"),
+        ("export.formats=[onx]", "did you mean 'onnx'?"),
+        ("backend=tourch", "did you mean 'torch'?"),
+        ("method={name: uni_pruning, target_sparsity: 0.99}", "the least that can be reached"),
+        ("method={name: prune, params: 0.0001}", "the least that can be reached"),
+        ("method={name: prune, macs: 0.5, ignore: ['*']}", "must have channels that may be cut"),
+        ("model.options={depth: 3}", "depth"),
+        ("weights=/nowhere", "/nowhere"),
+    ],
+)
+def test_a_mistake_costs_one_message_and_leaves_nothing(change: str, part: str, tmp_path: Path) -> None:
+    said = flat(call("run", "quickstart", "--out", tmp_path / "out", *changes(change), code=2))
+    assert part in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    (tmp_path / "file").write_text("x")
+    for out, part in [("mine", "with other files in it"), ("file", "which is none"), ("file/below", "must be")]:
+        said = flat(call("run", "quickstart", "--out", tmp_path / out, "--overwrite", *changes(), code=2))
+        assert part in said
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "mine"]
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    result = CliRunner().invoke(app, ["--debug", "run", "nowhere.yml"])
+    assert type(result.exception).__name__ == "ConfigError"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_inspect(backend: str) -> None:
+    text = call("inspect", "resnet20", "--input", "1,1,14,14", "--set", "in_channels=1", "--backend", backend)
+    data = json.loads(call("inspect", "resnet20", "--input", "1,1,14,14", "--set", "in_channels=1", "--json"))
+    assert f"{data['params']:,} parameters" in text
+    assert len(data["groups"]) == 12
+    assert "output of the network" in text
+    assert "--input must be whole numbers" in flat(call("inspect", "resnet20", "--input", "1,x", code=2))
+    assert "did you mean 'resnet20'?" in flat(call("inspect", "resnet21", code=2))
+
+
+def test_inspection_on_a_terminal_shows_the_same_names() -> None:
+    from rich.console import Console
+
+    from prunekit.cli._tables import inspection_tables
+    from prunekit.core.analysis import analyse
+    from prunekit.core.inspection import Inspection
+
+    backend = get_backend(BACKENDS[0])
+    model = backend.build_model("resnet20", seed=0)
+    seen = Inspection.of(analyse(backend, model, backend.example((1, 3, 32, 32))), model="[red]x")
+    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    for part in inspection_tables(seen):
+        console.print(part)
+    text = console.export_text()
+    assert "[red]x, input 1x3x32x32" in text
+    assert all(group.name in text for group in seen.groups)
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("models", "resnet20"),
+        ("algorithms", "uni_pruning"),
+        ("criteria", "l2"),
+        ("profiles", "cuda-fp16"),
+        ("configs", "quickstart"),
+        ("backends", "torch"),
+    ],
+)
+def test_list(what: str, name: str) -> None:
+    assert name in [line.split()[0] for line in call("list", what).splitlines()]
+
+
+def test_list_of_something_else() -> None:
+    assert "did you mean 'models'?" in flat(call("list", "model", code=2))
+
+
+def test_the_installed_command_works_outside_of_the_repository(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['prunekit', *sys.argv[1:]]; from prunekit.cli.main import main; main()"
+    assert python(code, tmp_path, "--version").stdout.strip()[0].isdigit()
+    done = python(code, tmp_path, "run", "quikstart")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "did you mean 'quickstart'?" in " ".join(done.stderr.split())
+    assert len(done.stderr.splitlines()) <= 2
