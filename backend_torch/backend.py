@@ -112,10 +112,6 @@ class TorchBackend(Backend):
         return export(model, example, path, format)
 
     def build_model(self, name: str, *, seed: int | None = None, **options: Any) -> nn.Module:
-        """A network of the zoo, of torchvision or timm, or the user's own, by name.
-
-        With a seed its weights depend on that alone, and the process's generator goes on as it was.
-        """
         from prunekit.backend_torch.zoo import build_model
 
         if seed is None:
@@ -125,29 +121,24 @@ class TorchBackend(Backend):
             return build_model(name, **options)
 
     def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
-        """The input shape that a named network expects."""
         from prunekit.backend_torch.zoo import default_input
 
         return default_input(name, **options)
 
     def export_formats(self) -> dict[str, str]:
-        """Each format of :meth:`export`, and the runtime that checks its files."""
         from prunekit.backend_torch.export import FORMATS
 
         return {name: entry.runtime for name, entry in FORMATS.items()}
 
-    def list_models(self) -> Any:
-        """Records of the networks known by name."""
+    def list_models(self) -> Sequence[Any]:
         from prunekit.backend_torch.zoo import list_models
 
         return list_models()
 
-    def loaders(self, *args: Any, **options: Any) -> Any:
-        """Data loaders; see ``backend_torch.data.loaders``."""
+    def loaders(self, data: Any, batch_size: int = 128, **options: Any) -> Any:
         from prunekit.backend_torch.data import loaders
 
-        return loaders(*args, **options)
+        return loaders(data, batch_size, **options)
 
     def example(self, shape: Sequence[int], seed: int = 0) -> torch.Tensor:
-        """A random normal input of that shape."""
         return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

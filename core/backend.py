@@ -177,3 +177,45 @@ class Backend(ABC):
         Raises:
             ExportError: The format is unknown, or the file does not compute what the model does.
         """
+
+    @abstractmethod
+    def export_formats(self) -> dict[str, str]:
+        """Each format of :meth:`export`, and the runtime that checks its files."""
+
+    @abstractmethod
+    def build_model(self, name: str, *, seed: int | None = None, **options: Any) -> Any:
+        """A network by name: of the zoo, of a library (``library:NAME``), or the user's own.
+
+        With a seed its weights depend on that alone, and the process's generator goes on as it was.
+
+        Raises:
+            InputError: The name is unknown.
+        """
+
+    @abstractmethod
+    def list_models(self) -> Sequence[Any]:
+        """Records with ``name`` and ``description`` of the networks of the zoo."""
+
+    @abstractmethod
+    def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
+        """The input shape that a named network expects, e.g. ``(1, 3, 32, 32)``."""
+
+    @abstractmethod
+    def example(self, shape: Sequence[int], seed: int = 0) -> Any:
+        """A random normal input of that shape."""
+
+    @abstractmethod
+    def loaders(self, data: Any, batch_size: int = 128, **options: Any) -> Any:
+        """An object with the loaders ``train``, ``validation``, ``test`` and ``calibration``.
+
+        ``calibration`` gives training images without augmentation; ``validation`` is held out of
+        the training set. ``classes``, ``shape`` (of one input) and ``name`` describe the data.
+
+        Args:
+            data: Name of a data set, ``core.data.Splits``, or a function of the user's own.
+            batch_size: Images a batch.
+            options: ``seed``, ``augment``, ``size``, ``limit``, ``root`` and what else the data take.
+
+        Raises:
+            DataError: The data cannot be read.
+        """
