@@ -165,14 +165,22 @@ def _members(
             for klass in np.unique(class_of[new]):
                 mine = new[class_of[new] == klass]
                 unit_of[mine] = np.arange(len(mine)) + _numbered(unit_of, classes[klass])
+    shared: dict[int, list[tuple[int, IntArray]]] = {}
     for name, axis, number, _, role, kind in entries:
         roots = tables.arrays[number]
-        order = np.lexsort((np.arange(len(roots)), unit_of[roots], class_of[roots]))
-        klasses, starts = np.unique(class_of[roots][order], return_index=True)
-        for klass, part in zip(klasses, np.split(order, starts[1:]), strict=True):
-            indices = part.reshape(len(classes[klass]), -1)
+        if number not in shared:
+            shared[number] = _by_class(class_of[roots], unit_of[roots], classes)
+        for klass, indices in shared[number]:
             result[klass].append(Member(name, axis, indices, role, kind, len(roots)))
     return result
+
+
+def _by_class(klass: IntArray, unit: IntArray, classes: list[IntArray]) -> list[tuple[int, IntArray]]:
+    """Positions along an axis, by class: an array ``(size, k)`` each, channel by channel."""
+    order = np.lexsort((unit, klass))
+    ends = np.flatnonzero(np.diff(klass[order])) + 1
+    parts = np.split(order, ends)
+    return [(int(klass[part[0]]), part.reshape(len(classes[klass[part[0]]]), -1)) for part in parts]
 
 
 def _numbered(unit_of: IntArray, roots: IntArray) -> int:
