@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -40,13 +41,27 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     if maker is not None:
         kind, wanted, attrs = maker(named, out)
         pairs = [(_RENAMED.get(w, w), t) for w in wanted for t in _tensors(named.get(w))]
+        attrs.setdefault("numbers", _numbers(func, named))
         return Seen(kind, tuple(t for _, t in pairs), tuple(outputs), tuple(w for w, _ in pairs), attrs)
     if not outputs:
         return None
+    attrs = {"numbers": _numbers(func, named)}
     if not inputs:
-        return Seen("create", (), tuple(outputs), (), {})
+        return Seen("create", (), tuple(outputs), (), {"uniform": name in _UNIFORM, **attrs})
     kind = "elementwise" if torch.Tag.pointwise in func.tags else "opaque"
-    return Seen(kind, tuple(inputs), tuple(outputs), ("input",) * len(inputs), {})
+    return Seen(kind, tuple(inputs), tuple(outputs), ("input",) * len(inputs), attrs)
+
+
+def _numbers(func: Any, named: Args) -> tuple[str, ...]:
+    """Numbers that the call was given, other than sizes: text, so that NaN equals NaN."""
+    sizes = _sizes(func)
+    return tuple(repr(v) for k, v in named.items() if isinstance(v, int | float | complex) and k not in sizes)
+
+
+@cache
+def _sizes(func: Any) -> frozenset[str]:
+    """Arguments that are axes and lengths; the traced shapes say what they do."""
+    return frozenset(a.name for a in func._schema.arguments if str(a.type) in ("int", "Optional[int]"))
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -88,10 +103,22 @@ _plain(
 )  # fmt: skip
 
 
+# filled with one number, or with random ones: every channel is like every other
+_UNIFORM = frozenset(["zeros", "ones", "empty", "full", "scalar_tensor", "rand", "randn", "empty_strided"])
+
+
 @_aten("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones",
-       "new_empty", "new_full", "lift_fresh", "lift")  # fmt: skip
+       "new_empty", "new_full", "new_empty_strided")  # fmt: skip
 def _create(a: Args, out: Any) -> Any:
-    return "create", [], {}
+    return "create", [], {"uniform": True}
+
+
+@_aten("lift_fresh", "lift")
+def _lift(a: Args, out: Any) -> Any:
+    """``torch.tensor(number)``: its value is at hand even where all else has none."""
+    value = a["self"]
+    known = value.device.type != "meta" and value.numel() == 1
+    return "create", [], {"uniform": False, "numbers": (repr(value.item()),) if known else ()}
 
 
 @_aten("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -111,7 +138,8 @@ def _conv_transpose(a: Args, out: Any) -> Any:
 
 @_aten("linear")
 def _linear(a: Args, out: Any) -> Any:
-    return "linear", ["input", "weight", "bias"], {}
+    kind = "linear" if a["weight"].dim() == 2 else "opaque"
+    return kind, ["input", "weight", "bias"], {}
 
 
 @_aten("addmm")
@@ -131,7 +159,11 @@ def _einsum(a: Args, out: Any) -> Any:
 
 @_aten("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "instance_norm")
 def _batch_norm(a: Args, out: Any) -> Any:
-    return "channel_affine", ["input", "weight", "bias", "running_mean", "running_var"], {"axis": 1}
+    # instance_norm calls it use_input_stats
+    statistics = bool(a.get("training", a.get("use_input_stats", False)))
+    return "channel_affine", ["input", "weight", "bias", "running_mean", "running_var"], {
+        "axis": 1, "statistics": statistics,
+    }  # fmt: skip
 
 
 @_aten("prelu")
@@ -156,7 +188,9 @@ def _group_norm(a: Args, out: Any) -> Any:
 def _attention(a: Args, out: Any) -> Any:
     if a["query"].shape[:-2] != a["key"].shape[:-2]:
         return "opaque", ["query", "key", "value", "attn_mask"], {}
-    return "attention", ["query", "key", "value", "attn_mask"], {"scaled": a.get("scale") is not None}
+    return "attention", ["query", "key", "value", "attn_mask"], {
+        "scaled": a.get("scale") is not None, "causal": bool(a.get("is_causal", False)),
+    }  # fmt: skip
 
 
 @_aten("softmax", "log_softmax", "_softmax", "_log_softmax")
@@ -171,14 +205,22 @@ def _axes(dim: Any, rank: int) -> tuple[int, ...]:
 
 
 @_aten("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "linalg_vector_norm", "var_mean", "std_mean",
-       "prod", "logsumexp", "argmax", "argmin", "all", "any", "nansum", "median")  # fmt: skip
+       "prod", "logsumexp", "all", "any", "nansum", "median")  # fmt: skip
 def _reduce(a: Args, out: Any) -> Any:
     x = a["self"] if "self" in a else a["x"]
     if isinstance(a.get("other"), torch.Tensor):
         return "elementwise", ["self", "other"], {}
+    # max, min and median along an axis give values and their indices; var_mean gives two values
+    picks = isinstance(out, tuple) and out[1].dtype == torch.int64
     return "reduce", ["self" if "self" in a else "x"], {
-        "axes": _axes(a.get("dim"), x.dim()), "keepdims": bool(a.get("keepdim", False)), "how": "",
+        "axes": _axes(a.get("dim"), x.dim()), "keepdims": bool(a.get("keepdim", False)), "picks": picks,
     }  # fmt: skip
+
+
+@_aten("argmax", "argmin")
+def _arg(a: Args, out: Any) -> Any:
+    kind, operands, attrs = _reduce(a, out)
+    return kind, operands, {**attrs, "picks": True}
 
 
 @_aten("cumsum", "cumprod", "sort", "flip")
@@ -316,8 +358,9 @@ def _embedding(a: Args, out: Any) -> Any:
 @_aten("index")
 def _index(a: Args, out: Any) -> Any:
     rows = a["indices"]
-    table = len(rows) == 1 or all(r is None for r in rows[1:])
-    return "gather", ["self", "indices"], {"table": table and rows[0] is not None, "axis": 0}
+    masks = any(r is not None and r.dtype in (torch.bool, torch.uint8) for r in rows)
+    table = rows[0] is not None and all(r is None for r in rows[1:]) and not masks
+    return "gather", ["self", "indices"], {"table": table, "axis": 0}
 
 
 @_aten("index_select", "gather")

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from prunekit.core.errors import DataError, InputError
 
-__all__ = ["auxiliary_of", "device_of", "evaluating", "input_batches", "logits_of", "pair", "to_device"]
+__all__ = [
+    "auxiliary_of", "call", "check_classes", "check_targets", "device_of", "evaluating", "input_batches", "logits_of",
+    "pair", "to_device",
+]  # fmt: skip
 
 _CHUNK = 256
 
@@ -38,8 +42,15 @@ def to_device(value: Any, device: torch.device) -> Any:
     return value
 
 
-def pair(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of a batch, on a device.
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Outputs for one tensor, a tuple of positional inputs, or a dict of keyword inputs."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+
+def pair(batch: Any, device: torch.device) -> tuple[Any, Tensor]:
+    """Inputs (see :func:`call`) and targets of a batch, on a device; whole numbers come as int64.
 
     Raises:
         DataError: The batch is not an ``(inputs, targets)`` pair, or the two do not belong together.
@@ -49,17 +60,49 @@ def pair(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
             f"a batch must be a pair (inputs, targets), got {_describe(batch)}; wrap the loader so that it gives pairs"
         )
     inputs, targets = to_device(batch[0], device), to_device(batch[1], device)
-    if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+    first = next((t for t in tree_leaves(inputs) if isinstance(t, Tensor)), None)
+    if first is None or not isinstance(targets, Tensor):
         raise DataError(f"inputs and targets of a batch must be tensors or arrays, got {_describe(batch)}")
-    if len(inputs) != len(targets) or len(inputs) == 0:
+    if len(first) != len(targets) or len(first) == 0:
         raise DataError(
-            f"a batch must have one target for each input, got {len(inputs)} inputs and {len(targets)} targets"
+            f"a batch must have one target for each input, got {len(first)} inputs and {len(targets)} targets"
         )
-    return inputs, targets
+    return inputs, targets if targets.is_floating_point() else targets.long()
+
+
+def check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Refuse a data set of other classes, which an accelerator would only answer with a crash.
+
+    Raises:
+        DataError: The outputs are not those of a classifier, or a target is not one of its classes.
+    """
+    if logits.dim() != 2 or targets.dim() != 1 or targets.is_floating_point():
+        raise DataError(
+            "a classifier's outputs must be (N, classes) and its targets whole numbers (N,), got "
+            f"{tuple(logits.shape)} and {tuple(targets.shape)} of {targets.dtype}"
+        )
+    if int(targets.min()) < 0:
+        raise DataError(f"targets must be classes from 0, got {int(targets.min())}; number the classes from 0")
+    check_classes(targets, logits.shape[1])
+
+
+def check_classes(targets: Tensor, count: int) -> None:
+    """Refuse targets beyond the classes of a network.
+
+    Raises:
+        DataError: A target is too large.
+    """
+    if int(targets.max()) >= count:
+        raise DataError(
+            f"targets must be classes of the network, got {int(targets.max())} for {count} outputs; "
+            "build the network with num_classes of the data"
+        )
 
 
 def input_batches(inputs: Iterable[Any] | Any, device: torch.device) -> Iterator[Any]:
     """Batches of inputs: of one tensor in handy parts, of an iterable one by one, of pairs the first.
+
+    Each is what :func:`call` takes.
 
     Raises:
         InputError: It is neither a tensor, an array nor an iterable of batches.

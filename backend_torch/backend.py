@@ -14,6 +14,7 @@ from torch import nn
 
 from prunekit.backend_torch import cut, mask, state
 from prunekit.backend_torch._plan_of import plan_of
+from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, Latency, State
@@ -116,8 +117,7 @@ class TorchBackend(Backend):
 
         if seed is None:
             return build_model(name, **options)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return build_model(name, **options)
 
     def default_input(self, name: str, **options: Any) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch._torchvision import import_torchvision
 from prunekit.core._names import load_object
 from prunekit.core.data import FileSet, ImageSet, Splits, load_images
@@ -63,7 +64,8 @@ def loaders(
     Args:
         data: An image set, its name (see ``core.data.DATASETS``), or ``"package.module:function"`` of the
             user's own, which is called with ``batch_size``, ``seed`` and ``options`` and returns
-            :class:`Loaders`, or a dict with its fields.
+            :class:`Loaders`, or a dict with its fields; without ``calibration`` or ``test`` it is ``train`` or
+            ``validation`` that stands for them.
         batch_size: Examples in a training batch; an incomplete last batch is left out.
         eval_batch_size: Examples in the other batches; twice as many if not given.
         augment: Shift and mirror training images at random (crop and mirror those of an image folder).
@@ -197,8 +199,7 @@ class _FileImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
         indices, seed = key
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # torchvision's transforms draw from the process's generator
+        with seeded(seed):  # torchvision's transforms draw from the process's generator
             images = [self._transform(self._read(self._files.paths[i])) for i in indices]
         return torch.stack(images), torch.from_numpy(self._files.labels[indices])
 

@@ -89,30 +89,41 @@ def export(
     with _quiet(), torch.no_grad():
         expected = _run(copied, arguments)
         other = _other_batch(copied, arguments) if dynamic_batch else None
-        # a batch of one would be taken for a constant
-        traced = arguments if other is None else other
-        writers = _WRITERS[format]
+        return produce_atomic(target, lambda path: _write(copied, format, path, arguments, other, expected))
 
-        def write(temporary: Path) -> None:
-            failures: list[str] = []
-            for writer in writers:
-                try:
-                    writer(copied, traced, temporary, other is not None)
-                    _check(copied, _READERS[format](temporary), arguments, other, expected)
-                    return
-                except (MissingDependencyError, OSError):
-                    raise
-                except ExportError as error:
-                    failures.append(str(error))
-                except Exception as error:  # exporters raise of every kind
-                    failures.append(f"{type(error).__name__}: {_first_line(error)}")
-            raise ExportError(
-                f"a {format} file must compute what the model does, got {'; then '.join(failures)}; "
-                f"try another format ({', '.join(f for f in FORMATS if f != format)})"
-                + (", or dynamic_batch=False" if other is not None else "")
-            )
 
-        return produce_atomic(target, write)
+def _write(
+    model: nn.Module,
+    format: str,
+    path: Path,
+    arguments: Arguments,
+    other: Arguments | None,
+    expected: list[np.ndarray],
+) -> None:
+    """Write a file by the first of the format's ways that gives a right one.
+
+    Raises:
+        ExportError: None does.
+    """
+    failures: list[str] = []
+    # a batch of one would be taken for a constant
+    traced = arguments if other is None else other
+    for writer in _WRITERS[format]:
+        try:
+            writer(model, traced, path, other is not None)
+            _check(model, _READERS[format](path), arguments, other, expected)
+            return
+        except (MissingDependencyError, OSError):
+            raise
+        except ExportError as error:
+            failures.append(str(error))
+        except Exception as error:  # exporters raise of every kind
+            failures.append(f"{type(error).__name__}: {_first_line(error)}")
+    raise ExportError(
+        f"a {format} file must compute what the model does, got {'; then '.join(failures)}; "
+        f"try another format ({', '.join(f for f in FORMATS if f != format)})"
+        + (", or dynamic_batch=False" if other is not None else "")
+    )
 
 
 def _target(path: str | os.PathLike[str], format: str) -> Path:

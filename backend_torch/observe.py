@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunekit.backend_torch._batches import device_of, evaluating, input_batches, logits_of, pair
+from prunekit.backend_torch._batches import (
+    call,
+    check_targets,
+    device_of,
+    evaluating,
+    input_batches,
+    logits_of,
+    pair,
+)
+from prunekit.backend_torch.state import to_array
 from prunekit.core._names import nearest
 from prunekit.core.errors import DataError, InputError
 
@@ -34,7 +43,7 @@ def predict(model: nn.Module, inputs: Iterable[Any] | Any) -> NDArray[Any]:
     parts = []
     with evaluating(model), torch.inference_mode():
         for batch in input_batches(inputs, device_of(model)):
-            parts.append(logits_of(model(batch)).cpu().numpy())
+            parts.append(to_array(logits_of(call(model, batch))))
     if not parts:
         raise DataError("predict needs at least one batch, got none")
     return np.concatenate(parts)
@@ -56,8 +65,8 @@ def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
     with evaluating(model), torch.inference_mode():
         for batch in loader:
             inputs, targets = pair(batch, device)
-            logits = logits_of(model(inputs))
-            _check_targets(logits, targets)
+            logits = logits_of(call(model, inputs))
+            check_targets(logits, targets)
             ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
             loss = F.cross_entropy(logits.float(), targets, reduction="sum")
             sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
@@ -105,7 +114,7 @@ def activations(model: nn.Module, loader: Iterable[Any], layers: Sequence[str]) 
     try:
         with evaluating(model), torch.inference_mode():
             for batch in input_batches(loader, device_of(model)):
-                model(batch)
+                call(model, batch)
                 seen += 1
     finally:
         for handle in handles:
@@ -139,8 +148,8 @@ def gradients(model: nn.Module, loader: Iterable[Any]) -> dict[str, NDArray[Any]
         with evaluating(model), torch.enable_grad():
             for batch in loader:
                 inputs, targets = pair(batch, device)
-                logits = logits_of(model(inputs))
-                _check_targets(logits, targets)
+                logits = logits_of(call(model, inputs))
+                check_targets(logits, targets)
                 loss = F.cross_entropy(logits, targets, reduction="sum")
                 found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
                 for name, gradient in zip(named, found, strict=True):
@@ -152,18 +161,4 @@ def gradients(model: nn.Module, loader: Iterable[Any]) -> dict[str, NDArray[Any]
             p.requires_grad_(False)
     if seen == 0:
         raise DataError("gradients need at least one batch, got none")
-    return {name: (total / seen).detach().cpu().numpy() for name, total in sums.items()}
-
-
-def _check_targets(logits: Tensor, targets: Tensor) -> None:
-    """Refuse a data set of other classes, which an accelerator would only answer with a crash."""
-    if logits.dim() != 2 or targets.dim() != 1 or targets.is_floating_point():
-        raise DataError(
-            "a classifier's outputs must be (N, classes) and its targets whole numbers (N,), got "
-            f"{tuple(logits.shape)} and {tuple(targets.shape)} of {targets.dtype}"
-        )
-    if int(targets.min()) < 0 or int(targets.max()) >= logits.shape[1]:
-        raise DataError(
-            f"targets must be classes of the network, got {int(targets.max())} for {logits.shape[1]} outputs; "
-            "build the network with num_classes of the data"
-        )
+    return {name: to_array(total / seen) for name, total in sums.items()}

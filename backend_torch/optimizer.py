@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,21 +49,12 @@ def transfer_optimizer(
     for group in optimizer.param_groups:
         fresh = []
         for p in group["params"]:
-            name = names.get(id(p))
-            if name is None:
-                raise InputError(
-                    f"an optimizer must be one of the model's, got a parameter of shape {tuple(p.shape)} that the "
-                    "model does not have; give the model that the optimizer was made for"
-                )
-            target = targets.get(name)
-            if target is None or target.shape != _cut(p, cuts.get(name, {})).shape:
-                raise InputError(
-                    f"the small network must be the model cut by the plan, got {name!r} of shape "
-                    f"{None if target is None else tuple(target.shape)}"
-                )
+            name = names.get(id(p), "")
+            cut = cuts.get(name, {})
+            target = _target(name, p, cut, targets)
             fresh.append(target)
             if p in optimizer.state:
-                state[target] = _cut_state(name, p, optimizer.state[p], cuts.get(name, {}), target)
+                state[target] = _cut_state(name, p, optimizer.state[p], cut, target)
         groups.append({**{key: copy.deepcopy(v) for key, v in group.items() if key != "params"}, "params": fresh})
     result = copy.copy(optimizer)
     for key, value in vars(optimizer).items():  # what a user's own optimizer keeps beside its state
@@ -72,6 +64,22 @@ def transfer_optimizer(
     result.param_groups = groups
     result.state = state
     return result
+
+
+def _target(name: str, p: Tensor, cut: Cut, targets: Mapping[str, Tensor]) -> Tensor:
+    """The small network's parameter in place of the model's."""
+    if not name:
+        raise InputError(
+            f"an optimizer must be one of the model's, got a parameter of shape {tuple(p.shape)} that the "
+            "model does not have; give the model that the optimizer was made for"
+        )
+    target = targets.get(name)
+    if target is None or target.shape != _cut(p, cut).shape:
+        raise InputError(
+            f"the small network must be the model cut by the plan, got {name!r} of shape "
+            f"{None if target is None else tuple(target.shape)}"
+        )
+    return target
 
 
 def _cut_state(name: str, p: Tensor, state: dict[str, Any], cut: Cut, target: Tensor) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from torch import nn
 
 from prunekit.core.errors import CheckpointError
 
-__all__ = ["get_state", "set_state"]
+__all__ = ["get_state", "set_state", "to_array"]
 
 
 def get_state(model: nn.Module) -> dict[str, NDArray[Any]]:
     """Copies of all parameters and buffers; bfloat16 comes as float32, which NumPy can hold."""
-    return {name: _array(tensor) for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    return {name: to_array(tensor) for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
 
 
 def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
@@ -44,6 +44,7 @@ def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
             tensor.copy_(torch.as_tensor(np.array(values[name])))
 
 
-def _array(tensor: torch.Tensor) -> NDArray[Any]:
+def to_array(tensor: torch.Tensor) -> NDArray[Any]:
+    """A copy of a tensor; bfloat16 comes as float32, which NumPy can hold."""
     plain = tensor.detach().cpu()
     return (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy().copy()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prunekit.backend_torch._batches import device_of, evaluating, input_batches
+from prunekit.backend_torch._batches import call, device_of, evaluating, input_batches
 from prunekit.core.errors import DataError, InputError
 
 __all__ = ["recalibrate"]
@@ -31,7 +31,8 @@ def recalibrate(model: nn.Module, loader: Iterable[Any], batches: int = 100) -> 
         batches: How many to use, or all where there are fewer.
 
     Returns:
-        How many batches were seen; 0 for a network without batch norm, which is left as it is.
+        How many batches were seen; 0 for a network without batch norm, which is left as it is. A batch norm
+        that does not run in inference mode keeps its statistics.
 
     Raises:
         InputError: ``batches`` is below 1.
@@ -52,16 +53,24 @@ def recalibrate(model: nn.Module, loader: Iterable[Any], batches: int = 100) -> 
                 norm.momentum = None
                 norm.training = True
             for batch in islice(input_batches(loader, device_of(model)), batches):
-                model(batch)
+                call(model, batch)
                 seen += 1
         if seen == 0:
             raise DataError("recalibration needs at least one batch, got none; use a smaller batch size")
+        # a norm that only runs in training (that of an auxiliary head) has seen nothing
+        for norm, buffers in zip(norms, before, strict=True):
+            if norm.num_batches_tracked == 0:
+                _put_back(norm, buffers)
     except BaseException:
         for norm, buffers in zip(norms, before, strict=True):
-            for name, buffer in buffers.items():
-                norm.get_buffer(name).copy_(buffer)
+            _put_back(norm, buffers)
         raise
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     return seen
+
+
+def _put_back(norm: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
+    for name, buffer in buffers.items():
+        norm.get_buffer(name).copy_(buffer)

@@ -64,8 +64,8 @@ def load(model: nn.Module | Callable[[], nn.Module], folder: str | os.PathLike[s
     if not backend.accepts(original):
         raise InputError(f"load needs a torch module or a function that builds one, got {type(original).__name__}")
     if any(len(kept) != plan.sizes[name] for name, kept in plan.kept.items()):
-        options = {k: v for k, v in plan.options.items() if k in ("attention", "ignore")}
-        analysis = analyse(backend, original, _example(original, plan, example), **options)
+        attention = plan.options.get("attention", "heads")
+        analysis = analyse(backend, original, _example(original, plan, example), attention=attention)
         small = backend.apply(analysis, plan)
     else:
         small = backend.clone(original)

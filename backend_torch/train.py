@@ -10,8 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
+from torch.utils._pytree import tree_map_only
 
-from prunekit.backend_torch._batches import auxiliary_of, device_of, evaluating, logits_of, pair
+from prunekit.backend_torch._batches import (
+    auxiliary_of,
+    call,
+    check_classes,
+    device_of,
+    evaluating,
+    logits_of,
+    pair,
+)
+from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.mask import zeroing
 from prunekit.backend_torch.observe import evaluate
 from prunekit.core.analysis import Analysis
@@ -46,7 +56,8 @@ def fit(
 
     Args:
         model: A network.
-        loader: ``(inputs, targets)`` batches.
+        loader: ``(inputs, targets)`` batches; inputs are a tensor, a tuple of positional inputs, or a dict
+            of keyword inputs.
         recipe: What to do.
         validation: Batches to evaluate on after every epoch.
         teacher: A network whose outputs are taught (``recipe.distill_weight``).
@@ -62,18 +73,19 @@ def fit(
 
     Raises:
         ConfigError: Recipe and teacher do not go together.
-        DataError: The loader gives no batch, too few, or malformed ones.
-        InputError: ``plan`` comes without its ``analysis``, or is another model's.
+        DataError: The loader gives no batch, too few, malformed ones, or targets beyond the outputs.
+        InputError: ``plan`` comes without its ``analysis``, or it or the optimizer is another model's.
         TrainingError: The loss is not finite, or a callback changed the shapes of the parameters.
     """
     check_teacher(recipe, teacher)
     if plan is not None and (analysis is None or analysis.model is not model):
         raise InputError("a soft mask needs the analysis of the very model that is trained; give analysis and plan")
 
+    chosen = build_optimizer(model, recipe) if optimizer is None else _checked(optimizer, model)
     after_step = (lambda: None) if analysis is None or plan is None else zeroing(analysis, plan)
-    with _seeded(recipe.seed, device_of(model)), _training(model, teacher), _layout(model, recipe.channels_last):
+    with seeded(recipe.seed, device_of(model)), _training(model, teacher), _layout(model, recipe.channels_last):
         after_step()
-        step = _step(model, recipe, teacher, optimizer or build_optimizer(model, recipe), loss, after_step)
+        step = _step(model, recipe, teacher, chosen, loss, after_step)
         return run_training(
             loader,
             recipe,
@@ -107,6 +119,17 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
+def _checked(optimizer: Optimizer, model: nn.Module) -> Optimizer:
+    """The optimizer, if it moves the model: that of the unpruned network would train nothing, without a word."""
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise InputError(
+            "an optimizer must hold parameters of the model that is trained, got one of another model; "
+            "make it after pruning, or carry it over with transfer_optimizer"
+        )
+    return optimizer
+
+
 def classification_loss(outputs: Any, targets: Tensor, recipe: Recipe) -> Tensor:
     """Cross-entropy with the recipe's label smoothing, with auxiliary outputs where there are any.
 
@@ -138,19 +161,20 @@ def _step(
 ) -> Step:
     """One step of the optimizer."""
     device = device_of(model)
+    distilling = recipe.distill_weight, recipe.distill_temperature
 
     def step(batch: Any, rate: float) -> tuple[Tensor, Tensor, int]:
         inputs, targets = pair(batch, device)
-        if recipe.channels_last and inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if recipe.channels_last:
+            inputs = tree_map_only(Tensor, _channels_last, inputs)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        outputs = model(inputs)
+        outputs = call(model, inputs)
+        if loss is None:
+            _check_classes(batch[1], logits_of(outputs))
         value = loss(outputs, targets) if loss else classification_loss(outputs, targets, recipe)
         if teacher is not None:
-            value = value + recipe.distill_weight * _distillation(
-                teacher, inputs, logits_of(outputs), recipe.distill_temperature
-            )
+            value = value + _distillation(teacher, inputs, logits_of(outputs), *distilling)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         if recipe.grad_clip is not None:
@@ -162,16 +186,23 @@ def _step(
     return step
 
 
-def _distillation(teacher: nn.Module, inputs: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the softened outputs (Hinton et al., 2015), without their factor T²."""
+def _check_classes(given: Any, logits: Tensor) -> None:
+    targets = torch.as_tensor(given)
+    # those that lie on an accelerator already are not looked at: that would hold it up at every step
+    if targets.device.type == "cpu" and not targets.is_floating_point() and logits.dim() > 1:
+        check_classes(targets, logits.shape[1])
+
+
+def _distillation(teacher: nn.Module, inputs: Any, logits: Tensor, weight: float, temperature: float) -> Tensor:
+    """Weighted cross-entropy of the softened outputs (Hinton et al., 2015), without their factor T²."""
     with torch.no_grad():
-        soft = F.softmax(logits_of(teacher(inputs)) / temperature, dim=1)
+        soft = F.softmax(logits_of(call(teacher, inputs)) / temperature, dim=1)
     if soft.shape != logits.shape:
         raise InputError(
             f"a teacher must give the outputs of its pupil, got {tuple(soft.shape)} for {tuple(logits.shape)}; "
             "build both with the same num_classes"
         )
-    return F.cross_entropy(logits / temperature, soft)
+    return weight * F.cross_entropy(logits / temperature, soft)
 
 
 def _right(logits: Tensor, targets: Tensor) -> Tensor:
@@ -181,17 +212,9 @@ def _right(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
 def _training(model: nn.Module, teacher: nn.Module | None) -> Iterator[None]:
     """The model in training mode and the teacher in inference mode."""
-    with evaluating(model), contextlib.ExitStack() as stack:
+    with evaluating(model), torch.enable_grad(), contextlib.ExitStack() as stack:
         if teacher is not None:
             stack.enter_context(evaluating(teacher))
         model.train()
@@ -203,8 +226,14 @@ def _layout(model: nn.Module, channels_last: bool) -> Iterator[None]:
     if not channels_last:
         yield
         return
+    plain = [t for t in (*model.parameters(), *model.buffers()) if t.is_contiguous()]
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for tensor in plain:
+            tensor.data = tensor.data.contiguous()
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

@@ -9,7 +9,7 @@
         schedule.epoch_end(epoch, epochs)
     small = algo.convert(net)
 
-Training under Lightning takes ``callbacks()`` as it is. Weights files are safetensors in place of
+``callbacks()`` may also be handed to the Trainer of Lightning. Weights files are safetensors in place of
 ``.ckpt``; TorchScript and ONNX files stand in place of ``.mindir`` and ``.air``.
 """
 
@@ -45,7 +45,12 @@ logger = logging.getLogger("prunekit.uni_pruning")
 
 class UniPruningCallback(UniSchedule):
     """The schedule with the hooks of a plain loop (``epoch_begin``, ``epoch_end``, ``train_end``)
-    and of a Lightning-style trainer (``on_train_epoch_start``, ``on_train_epoch_end``, ``on_train_end``)."""
+    and of a Lightning-style trainer (``on_train_epoch_start``, ``on_train_epoch_end``, ``on_train_end``).
+
+    Such a trainer calls every hook that it knows: those that are not needed here do nothing.
+    """
+
+    state_key = "prunekit.uni_pruning"
 
     def on_train_epoch_start(self, trainer: Any, module: Any = None) -> None:
         """Before an epoch; ``trainer.current_epoch`` counts from 0."""
@@ -59,6 +64,15 @@ class UniPruningCallback(UniSchedule):
     def on_train_end(self, trainer: Any = None, module: Any = None) -> None:
         """After the training, however it ended."""
         self.train_end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: every step is chosen from the weights alone."""
+        return {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("on_") or name in ("setup", "teardown", "load_state_dict"):
+            return lambda *_args, **_options: None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class UniPruner:
@@ -128,8 +142,8 @@ class UniPruner:
         """The pruned model, also written to files.
 
         The mask is ``mask``, or that of ``mask_path``, or else, for the model of :meth:`apply` after
-        its training, that of the last step (which is made now, if the training loop did not). With
-        ``tag="original"`` and no mask nothing is cut.
+        its training, that of the last step (which is made now, and zeroes the model, if the training
+        loop did not make it). With ``tag="original"`` and no mask nothing is cut.
 
         Args:
             net_opt: The unpruned model. It is left as it is.
@@ -155,7 +169,7 @@ class UniPruner:
         if mask_path:
             mask = read_mask(mask_path)
         own = self._schedule
-        if mask is None and tag is None and own is not None and own.analysis.model is net_opt and own.enabled:
+        if mask is None and tag != "original" and own is not None and own.analysis.model is net_opt and own.enabled:
             own.train_end()
             mask = own.mask
         if ckpt_path:
@@ -200,16 +214,19 @@ class UniPruner:
             small = self._backend.apply(analysis, plan)
         prepare_folder(stem.parent)
         save(small, stem)
-        example = self._backend.example(self.config.input_size)
+        example = self._example(small)
         for name in self._formats:
             export(small, example, stem.with_name(stem.name + FORMATS[name].suffixes[0]), name)
         logger.info("UniPruning wrote %s and its exports (%s)", stem, ", ".join(self._formats))
         return small
 
-    def _analyse(self, model: nn.Module) -> Analysis:
+    def _example(self, model: nn.Module) -> torch.Tensor:
+        """An input of ``input_size``, of the type and on the device of the model."""
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-        example = self._backend.example(self.config.input_size).to(like)
-        return analyse(self._backend, model, example)
+        return self._backend.example(self.config.input_size).to(like)
+
+    def _analyse(self, model: nn.Module) -> Analysis:
+        return analyse(self._backend, model, self._example(model))
 
     def _analysis_of(self, model: nn.Module) -> Analysis:
         if self._schedule is not None and self._schedule.analysis.model is model:
@@ -245,6 +262,8 @@ def _save_weights(model: nn.Module, path: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):  # extra state is no weight
+            continue
         plain = tensor.detach().cpu().contiguous()
         # the format refuses two names for one storage
         tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain

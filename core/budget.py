@@ -55,8 +55,9 @@ class Budget:
                 f"{self.metric} must lie in (0, 1]{self._or_absolute()}, got {self.metric}={self.value}; "
                 f"use {self.metric}=0.5 to keep half"
             )
-        if isinstance(self.tolerance, bool) or not 0 <= self.tolerance < 1:
-            raise BudgetError(f"tolerance must lie in [0, 1), got {self.tolerance}; use 0.005 for half a percent")
+        share = isinstance(self.tolerance, numbers.Real) and not isinstance(self.tolerance, bool)
+        if not share or not 0 <= self.tolerance < 1:
+            raise BudgetError(f"tolerance must lie in [0, 1), got {self.tolerance!r}; use 0.005 for half a percent")
 
     @classmethod
     def of(

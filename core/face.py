@@ -9,6 +9,7 @@ from typing import Any
 
 from prunekit.core.analysis import analyse
 from prunekit.core.backend import Backend
+from prunekit.core.budget import Budget
 from prunekit.core.errors import InputError
 from prunekit.core.importance.score import Importance
 from prunekit.core.inspection import Inspection
@@ -102,12 +103,11 @@ class Face:
             TraceError: The model does not run on the example.
         """
         self._own(model)
+        budget = Budget.of(macs=macs, flops=flops, params=params, latency=latency, ratio=ratio, tolerance=tolerance)
         small, _ = _prune(
-            self.backend, model, example,
-            macs=macs, flops=flops, params=params, latency=latency, ratio=ratio,
+            self.backend, model, example, budget,
             importance=importance, scope=scope, align=align, min_channels=min_channels,
             ignore=ignore, attention=attention, data=data, seed=seed,
-            tolerance=tolerance,
         )  # fmt: skip
         return small
 

@@ -10,13 +10,13 @@ conv            input, weight, [bias]                         groups, transposed
 linear          input, weight, [bias]
 matmul          left, right
 elementwise     input, input, …  (broadcast)
-channel_affine  input, [weight, bias, mean, var]              axis (batch norm, PReLU)
+channel_affine  input, [weight, bias, mean, var]              axis, [statistics] (of the input itself)
 layer_norm      input, [weight, bias]                         axes
 group_norm      input, [weight, bias]                         groups, axis
-reduce          input                                         axes, keepdims, how
+reduce          input                                         axes, keepdims, picks (gives indices)
 pool            input                                         spatial (trailing axes pooled), [window]
 softmax         input                                         axis
-attention       query, key, value, [mask]                     scaled (an explicit scale is given)
+attention       query, key, value, [mask]                     scaled (a scale is given), causal
 reshape         input
 permute         input                                         perm
 expand          input
@@ -27,7 +27,7 @@ roll            input                                         axes
 tile            input                                         repeats (per axis)
 gather          input, …                                      axis (indexed axis), table (bool)
 einsum          input, input, …                               equation
-create                                                        (zeros, arange, …)
+create                                                        uniform (zeros rather than arange)
 identity        input
 opaque          any                                           (unknown: all it touches is frozen)
 =============== ============================================= ==================================
@@ -35,6 +35,9 @@ opaque          any                                           (unknown: all it t
 Weights are written in the canonical layout: conv (O, I/groups, *kernel), transposed conv
 (I, O/groups, *kernel), linear (O, I). ``slice.parts`` holds one (start, stop, step) per output;
 ``even`` says that the parts come from a split into equal parts computed at run time.
+
+Any op may have one more: ``numbers`` holds the numbers other than sizes that it was given, as text.
+One that changes with a network's widths (a division by the number of channels) shows there alone.
 """
 
 from __future__ import annotations

@@ -20,12 +20,8 @@ def prune(
     backend: Backend,
     model: Any,
     example: Any,
+    budget: Budget,
     *,
-    macs: float | None = None,
-    flops: float | None = None,
-    params: float | None = None,
-    latency: float | None = None,
-    ratio: float | None = None,
     importance: Importance = "l2",
     scope: str = "global",
     align: str | int | None = None,
@@ -34,22 +30,14 @@ def prune(
     attention: str = "heads",
     data: Iterable[Any] | None = None,
     seed: int = 0,
-    tolerance: float = 0.0,
 ) -> tuple[Any, PruningPlan]:
     """Prune a model to a budget.
-
-    Exactly one budget is given; each says what is kept: a share in (0, 1] of the unpruned network's
-    figure, or an absolute one.
 
     Args:
         backend: The backend of the model's framework.
         model: A network; it is left as it is.
         example: An example input; its first axis is the batch.
-        macs: Multiply-accumulates to keep.
-        flops: Floating-point operations to keep.
-        params: Parameters to keep.
-        latency: Run time to keep, measured on this machine: a share, or milliseconds above 1.
-        ratio: Share of the channels to keep.
+        budget: What is kept.
         importance: A criterion's name, or a function ``f(group, state)`` of ``(size,)`` scores.
         scope: ``"global"`` ranks channels over the whole network; ``"layer"`` keeps the same share
             of every group.
@@ -59,17 +47,15 @@ def prune(
         attention: Where channels are split into heads, cut ``"heads"`` or ``"head_dim"``.
         data: Loader of ``(inputs, targets)`` batches, for importance from gradients or activations.
         seed: Of random scores.
-        tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
 
     Returns:
         The smaller model, and the plan that made it.
 
     Raises:
-        BudgetError: The budget is malformed or cannot be reached.
+        BudgetError: The budget cannot be reached.
         NothingToPruneError: No channel may be cut; the message says why.
         InputError: Something that the importance needs is missing or not finite.
     """
-    budget = Budget.of(macs=macs, flops=flops, params=params, latency=latency, ratio=ratio, tolerance=tolerance)
     if needs(importance) and data is None:
         raise InputError(
             f"importance={importance!r} is computed from {needs(importance)} over data, got data=None; "

@@ -40,7 +40,8 @@ def select(
 
     ``"global"`` removes aligned blocks of the lowest mean score over the whole network until the
     budget is met, then puts back what still fits. ``"layer"`` keeps the same share of every group.
-    The budget is never exceeded by more than its tolerance.
+    The budget is never exceeded by more than its tolerance; only a ``ratio`` by layer is rounded for
+    each group by itself, to the nearest width that ``align`` and ``min_channels`` allow.
 
     Args:
         analysis: The model and its groups.

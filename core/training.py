@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from prunekit.core._seeds import seeded
 from prunekit.core.errors import ConfigError, DataError, TrainingError
 from prunekit.core.logs import Bar, RunLog, progress
 from prunekit.core.recipe import FitResult, Recipe, lr_curve
@@ -43,7 +44,7 @@ def run_training(
     log: RunLog | None = None,
     show: bool = True,
 ) -> FitResult:
-    """Run a recipe.
+    """Run a recipe, with the generators of Python and NumPy seeded by it and put back afterwards.
 
     Args:
         loader: Batches; where it, or its ``sampler``, has ``set_epoch``, that is called with the epoch
@@ -65,7 +66,7 @@ def run_training(
     before = shapes() if shapes else {}
     history: list[dict[str, float]] = []
     begin = time.monotonic()
-    with progress("training", len(rates), show=show) as bar:
+    with seeded(recipe.seed), progress("training", len(rates), show=show) as bar:
         for epoch in range(1, math.ceil(len(rates) / per_epoch) + 1):
             part = rates[(epoch - 1) * per_epoch : epoch * per_epoch]
             started = time.monotonic()

@@ -174,6 +174,71 @@ def test_what_cannot_be_cut_is_frozen_by_name(name: str) -> None:
         check(analysis)
 
 
+def _put(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[:, torch.arange(0, x.shape[1], 2)] = 1.0
+    return y
+
+
+ODD = {
+    "divided by the width": lambda m, x: x / x.shape[1] ** 0.5,
+    "divided by a tensor of the width": lambda m, x: x / torch.tensor(float(x.shape[1])),
+    "divided by a filled tensor": lambda m, x: x / torch.full((1,), x.shape[1]),
+    "constant power": lambda m, x: x.abs().clamp(0.1, x.shape[1] / 8),
+    "a ramp over channels": lambda m, x: x * torch.arange(x.shape[1]).view(-1, 1, 1),
+    "a linspace over channels": lambda m, x: x * torch.linspace(0, 1, x.shape[1]).view(-1, 1, 1),
+    "strongest channel": lambda m, x: x * x.argmax(1, keepdim=True),
+    "value and place of the maximum": lambda m, x: x + x.max(1, keepdim=True)[1],
+    "maximum alone": lambda m, x: x + x.max(1, keepdim=True)[0],
+    "top channels": lambda m, x: x + x.topk(3, 1)[0].sum(1, keepdim=True),
+    "sorted": lambda m, x: x.sort(1)[0],
+    "cumulated": lambda m, x: x.cumsum(1),
+    "flipped": lambda m, x: x.flip(1) * 2 + x,
+    "rolled": lambda m, x: x.roll(1, 1),
+    "written by index": lambda m, x: _put(x),
+    "scattered": lambda m, x: torch.zeros_like(x).scatter(1, x.argsort(1), x),
+    "gathered": lambda m, x: x.gather(1, (x > 0).long()),
+    "masked fill": lambda m, x: x.masked_fill(x < 0, -1.0),
+    "gram": lambda m, x: (x.flatten(2) @ x.flatten(2).transpose(1, 2)).softmax(-1).matmul(x.flatten(2)).view_as(x),
+    "normalised": lambda m, x: nn.functional.normalize(x, dim=1),
+    "spread": lambda m, x: x / x.std(1, keepdim=True),
+    "product": lambda m, x: x * x.tanh().prod(1, keepdim=True),
+    "pixel shuffle": lambda m, x: nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(x, 2), 2),
+    "padded channels": lambda m, x: nn.functional.pad(x, (0, 0, 0, 0, 0, 4))[:, :12],
+    "repeated": lambda m, x: x.repeat(1, 2, 1, 1)[:, ::2],
+    "repeated each": lambda m, x: x.repeat_interleave(2, 1)[:, ::2],
+    "unfolded": lambda m, x: nn.functional.fold(nn.functional.unfold(x, 2), (6, 6), 2),
+    "channel pooling": lambda m, x: nn.functional.max_pool3d(x.unsqueeze(1), (3, 1, 1), 1, (1, 0, 0)).squeeze(1),
+    "local response": lambda m, x: nn.functional.local_response_norm(x, 3),
+    "layer norm over all": lambda m, x: nn.functional.layer_norm(x, x.shape[1:]),
+    "distance of channels": lambda m, x: x * torch.cdist(x.flatten(2), x.flatten(2)).mean(2)[..., None, None],
+    "outer product": lambda m, x: torch.einsum("nchw,ndhw->ncd", x, x).softmax(2).sum(2)[..., None, None] * x,
+    "one buffer per channel": lambda m, x: x * m.layer.gain.view(-1, 1, 1),
+    "a constant of the class": lambda m, x: x * GAIN.view(-1, 1, 1),
+    "boolean mask": lambda m, x: x[:, torch.arange(x.shape[1]) % 2 == 0].repeat(1, 2, 1, 1),
+    "moved axes": lambda m, x: x.movedim(1, -1).unflatten(-1, (3, -1)).flatten(-2).movedim(-1, 1),
+    "group mean": lambda m, x: (x.unflatten(1, (4, 3)) - x.unflatten(1, (4, 3)).mean(2, keepdim=True)).flatten(1, 2),
+    "causal over channels": lambda m, x: x * torch.ones(x.shape[1], x.shape[1]).tril().sum(1).view(-1, 1, 1),
+    "count of channels": lambda m, x: x * (x > 0).sum(1, keepdim=True),
+}
+GAIN = torch.linspace(1, 2, 12)
+
+
+class Gain(nn.Module):
+    """A buffer with one number for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gain", torch.linspace(1, 2, 12))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_code_is_cut_exactly_or_frozen(name: str) -> None:
+    analysis = look(Code(ODD[name], layer=Gain()))
+    if analysis.groups:
+        check(analysis)
+
+
 def test_a_channel_picked_out_by_number_stays() -> None:
     """The first channel of any cut starts at 0, so only its label can tell that another took its place."""
     analysis = look(Code(lambda m, x: x * x[:, :1]))

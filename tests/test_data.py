@@ -283,6 +283,10 @@ def image_folder(root: Path, rng: np.random.Generator, parts: dict[str, int]) ->
 @pytest.mark.parametrize("parts", [{"train": 10, "val": 4}, {"": 12}])
 def test_an_image_folder(tmp_path: Path, rng: np.random.Generator, parts: dict[str, int]) -> None:
     image_folder(tmp_path, rng, parts)
+    splits = load_images("imagefolder", root=tmp_path, seed=3)
+    files = [p for part in (splits.train, splits.validation, splits.test) for p in part.paths]  # type: ignore[union-attr]
+    assert len(set(files)) == len(files) == 2 * sum(parts.values())
+    assert load_images("imagefolder", root=tmp_path).test.paths == splits.test.paths  # type: ignore[union-attr]
     found = loaders("imagefolder", 4, root=tmp_path, image_size=32, augment=True)
     assert found.shape == (3, 32, 32) and found.classes == ("cat", "dog")
     images, labels = next(iter(found.train))

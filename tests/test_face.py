@@ -109,6 +109,7 @@ def test_nothing_to_prune_lists_what_is_frozen() -> None:
         ({}, PrunekitError, "one"),
         ({"macs": 0.0001}, BudgetError, "least"),
         ({"macs": "half"}, PrunekitError, "half"),
+        ({"macs": 0.5, "tolerance": "1%"}, BudgetError, "'1%'"),
         ({"macs": 0.5, "importance": "l3"}, PrunekitError, "l2"),
         ({"macs": 0.5, "importance": "taylor"}, InputError, "loader"),
         ({"macs": 0.5, "scope": "network"}, PrunekitError, "global"),

@@ -15,6 +15,7 @@ from torch import nn
 
 from prunekit.backend_torch.backend import TorchBackend
 from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.budget import Budget
 from prunekit.core.plan import PruningPlan
 from prunekit.core.prune import prune
 from prunekit.core.testing import random_plan, relative_error
@@ -49,7 +50,7 @@ def build(name: str) -> tuple[nn.Module, torch.Tensor]:
 
 def half_of_every_group(analysis: Analysis) -> PruningPlan:
     """The plan that ``ratio=0.5, scope="layer"`` makes."""
-    _, plan = prune(BACKEND, analysis.model, analysis.example, ratio=0.5, scope="layer", importance="l1")
+    _, plan = prune(BACKEND, analysis.model, analysis.example, Budget.of(ratio=0.5), scope="layer", importance="l1")
     return plan
 
 

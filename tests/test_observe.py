@@ -123,6 +123,14 @@ def test_gradients_are_those_of_the_mean_loss(net: Net, digits: Loaders) -> None
     assert net.fc.weight.grad is not None and not found["unused.weight"].any()
 
 
+def test_half_precision_comes_as_float32(net: Net, digits: Loaders) -> None:
+    batches = [(x.bfloat16(), y) for x, y in digits.validation]
+    net = net.bfloat16()
+    assert predict(net, batches).dtype == np.float32
+    assert gradients(net, batches)["fc.weight"].dtype == np.float32
+    assert activations(net, batches, ["conv"])["conv"].shape == (6,)
+
+
 # ---- statistics ----
 
 
@@ -137,6 +145,15 @@ def test_recalibration_is_the_exact_average_over_batches(net: Net, digits: Loade
     assert net.bn.momentum == 0.3 and net.bn.training and net.drop.training
     assert recalibrate(net, digits.calibration, 100) == len(batches) == 4
     assert recalibrate(nn.Linear(2, 2), digits.calibration) == 0
+
+
+def test_a_norm_that_runs_in_training_only_keeps_its_statistics(net: Net, digits: Loaders) -> None:
+    net.extra = nn.BatchNorm2d(6)
+    net.extra.running_var.fill_(3.0)
+    net.extra.num_batches_tracked.fill_(7)
+    recalibrate(net, digits.calibration)
+    assert net.extra.running_var.tolist() == [3.0] * 6 and net.extra.num_batches_tracked == 7
+    assert net.bn.num_batches_tracked == 4
 
 
 def test_recalibration_without_data_or_that_fails_changes_nothing(net: Net) -> None:

@@ -20,7 +20,6 @@ from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.budget import Budget
 from prunekit.core.cost import Cost
 from prunekit.core.errors import BudgetError, ConfigError, InputError, NothingToPruneError
-from prunekit.core.importance import score
 from prunekit.core.prune import prune, score_model, select
 
 EXAMPLE = torch.zeros(1, 3, 12, 12)
@@ -161,7 +160,7 @@ def test_bad_arguments() -> None:
 def test_prune_leaves_the_model_and_gives_a_working_smaller_one() -> None:
     model = randomise(Mixed()).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    small, plan = prune(TorchBackend(), model, EXAMPLE, params=0.4)
+    small, plan = prune(TorchBackend(), model, EXAMPLE, Budget.of(params=0.4))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     count = sum(p.numel() for p in small.parameters())
     assert [sum(p.numel() for p in model.parameters()), count] == plan.achieved["params"]
@@ -181,7 +180,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_prune_by_latency() -> None:
     wide = nn.Sequential(nn.Conv2d(3, 96, 3), nn.ReLU(), nn.Conv2d(96, 96, 3), nn.ReLU(), nn.Conv2d(96, 8, 3)).eval()
-    small, plan = prune(TorchBackend(), wide, torch.zeros(1, 3, 24, 24), latency=0.6)
+    small, plan = prune(TorchBackend(), wide, torch.zeros(1, 3, 24, 24), Budget.of(latency=0.6))
     before, after = plan.achieved["latency"]
     assert after <= 0.6 * before
     assert plan.achieved["macs"][1] < plan.achieved["macs"][0]
@@ -192,11 +191,11 @@ def test_prune_by_latency() -> None:
 def test_prune_from_data(importance: str) -> None:
     model = randomise(Mixed()).eval()
     data = [(torch.randn(4, 3, 12, 12), torch.arange(4)) for _ in range(2)]
-    small, plan = prune(TorchBackend(), model, EXAMPLE, macs=0.5, importance=importance, data=data)
+    small, plan = prune(TorchBackend(), model, EXAMPLE, Budget.of(macs=0.5), importance=importance, data=data)
     assert plan.achieved["macs"][1] <= 0.5 * plan.achieved["macs"][0]
     assert small(EXAMPLE).shape == (1, 10)
     with pytest.raises(InputError, match=f"importance='{importance}' is computed from .* over data, got data=None"):
-        prune(TorchBackend(), model, EXAMPLE, macs=0.5, importance=importance)
+        prune(TorchBackend(), model, EXAMPLE, Budget.of(macs=0.5), importance=importance)
 
 
 def test_prune_with_own_importance_and_ignored_layers() -> None:
@@ -205,7 +204,7 @@ def test_prune_with_own_importance_and_ignored_layers() -> None:
 
     model = Mixed().eval()
     small, plan = prune(
-        TorchBackend(), model, EXAMPLE, ratio=0.5, scope="layer", importance=leading, ignore=("hidden",)
+        TorchBackend(), model, EXAMPLE, Budget.of(ratio=0.5), scope="layer", importance=leading, ignore=("hidden",)
     )
     assert small.hidden.out_features == model.hidden.out_features
     assert all(kept == tuple(range(len(kept))) for kept in plan.kept.values())
@@ -213,7 +212,8 @@ def test_prune_with_own_importance_and_ignored_layers() -> None:
 
 def test_random_importance_is_reproducible() -> None:
     def kept(seed: int) -> Any:
-        return prune(TorchBackend(), Mixed().eval(), EXAMPLE, macs=0.5, importance="random", seed=seed)[1].kept
+        budget = Budget.of(macs=0.5)
+        return prune(TorchBackend(), Mixed().eval(), EXAMPLE, budget, importance="random", seed=seed)[1].kept
 
     assert kept(1) == kept(1) != kept(2)
 
@@ -221,10 +221,4 @@ def test_random_importance_is_reproducible() -> None:
 def test_nothing_to_prune_lists_the_reasons() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     with pytest.raises(NothingToPruneError, match=r"1 \(4\): .*output"):
-        prune(TorchBackend(), model, torch.zeros(1, 3, 2, 2), macs=0.5)
-
-
-def test_budget_is_checked_before_any_work() -> None:
-    with pytest.raises(BudgetError, match="exactly one"):
-        prune(TorchBackend(), Mixed(), EXAMPLE)
-    assert score(ANALYSES["mixed"].coupling, "l2", ANALYSES["mixed"].backend.get_state(ANALYSES["mixed"].model))
+        prune(TorchBackend(), model, torch.zeros(1, 3, 2, 2), Budget.of(macs=0.5))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch._torchvision import import_torchvision
 from prunekit.backend_torch.backend import TorchBackend
 from prunekit.backend_torch.data import Loaders, loaders
@@ -72,7 +77,7 @@ def test_it_learns_the_digits(model: Small, digits: Loaders, tmp_path: Path) -> 
     model.eval()
     model.drop.train()
     before = torch.get_rng_state()
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, tensorboard=True) as log:
         recipe = Recipe(epochs=4, lr=0.1, schedule="onecycle", nesterov=True, label_smoothing=0.05)
         result = fit(model, digits.train, recipe, validation=digits.validation, log=log)
     assert evaluate(model, digits.test)["top1"] > 0.9
@@ -81,6 +86,9 @@ def test_it_learns_the_digits(model: Small, digits: Loaders, tmp_path: Path) -> 
     assert result.history[0]["loss"] > result.last["loss"] and result.last["top1"] > 0.8
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["val_top1"] for line in lines] == [h["val_top1"] for h in result.history]
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    points = [(e.step, e.value) for e in curves.Scalars("train/loss")]
+    assert points == [(h["step"], pytest.approx(h["loss"])) for h in result.history]
     # modes and the process's random numbers are as they were
     assert not model.training and model.drop.training and torch.equal(torch.get_rng_state(), before)
 
@@ -96,6 +104,92 @@ def test_the_same_recipe_gives_the_same_weights(options: dict[str, Any]) -> None
         found.append(weights(model))
     assert same(found[0], found[1]) and not same(found[0], found[2])
     assert model.conv2.weight.is_contiguous()
+
+
+def test_augmentation_with_any_generator_is_repeatable(model: Small) -> None:
+    class Noisy(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 16
+
+        def __getitem__(self, i: int) -> Any:
+            return torch.full((1, 8, 8), np.random.rand() + random.random()) + torch.rand(1, 8, 8), i % 10
+
+    found = []
+    for draws in (0, 3):
+        twin = copy.deepcopy(model)
+        for _ in range(draws):
+            np.random.rand(), random.random(), torch.rand(1)
+        before = np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()
+        fit(twin, torch.utils.data.DataLoader(Noisy(), 4, shuffle=True), fast(steps_per_epoch=None), show=False)
+        assert before == (np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist())
+        found.append(weights(twin))
+    assert same(*found)
+
+
+def test_a_model_in_another_memory_layout_stays_in_it(model: Small, digits: Loaders) -> None:
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fit(model, digits.train, fast(channels_last=True), show=False)
+    assert model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model.conv2.weight.is_contiguous()
+
+
+def test_numbers_from_a_seed_leave_the_process_alone() -> None:
+    before = torch.get_rng_state()
+    with seeded(3):
+        first = torch.rand(2)
+    with seeded(3):
+        assert torch.equal(torch.rand(2), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Two(nn.Module):
+    """Two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = nn.Linear(4, 6), nn.Linear(3, 6), nn.Linear(6, 3)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.a(left) + self.b(right)))
+
+
+def test_batches_of_every_kind_train_alike() -> None:
+    """Two inputs by position and by name, whole numbers of any type, arrays, and batches made on the fly."""
+    left, right, y = torch.randn(6, 4), torch.randn(6, 3), torch.arange(6) % 3
+
+    def on_the_fly() -> Iterator[Any]:
+        while True:
+            yield (left, right), y
+
+    class Named(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, i: int) -> Any:
+            return {"left": left[i], "right": right[i]}, int(y[i])
+
+    kinds = [
+        [((left, right), y)],
+        [({"right": right, "left": left}, y.int())],
+        [([left.numpy(), right.numpy()], y.numpy().astype(np.uint8))],
+        torch.utils.data.DataLoader(Named(), 6),
+        on_the_fly(),
+    ]
+    start, found = Two(), []
+    for loader in kinds:
+        model = copy.deepcopy(start)
+        fit(model, loader, fast(epochs=3, steps_per_epoch=1), show=False)
+        found.append(weights(model))
+    assert all(same(found[0], other) for other in found) and not same(found[0], weights(start))
+    assert evaluate(start, kinds[1]) == evaluate(start, kinds[0])
+
+
+def test_training_where_gradients_are_off(model: Small, digits: Loaders) -> None:
+    before = weights(model)
+    with torch.no_grad():
+        fit(model, digits.train, fast(), show=False)
+        assert not torch.is_grad_enabled()
+    assert not same(before, weights(model))
 
 
 def test_what_a_loader_gave_before_does_not_matter(digits: Loaders) -> None:
@@ -156,17 +250,21 @@ def test_distillation_is_the_loss_it_says(model: Small, digits: Loaders) -> None
     torch.manual_seed(1)
     teacher = Small()
     x, y = next(iter(digits.calibration))
-    with torch.no_grad():
-        soft = F.softmax(teacher.eval()(x) / 4, dim=1)
-        model.drop.p = 0.0
-        logits = model.train()(x)
-        expected = F.cross_entropy(logits, y) - 4 * (soft * F.log_softmax(logits / 4, dim=1)).sum(1).mean()
+    model.drop.p = 0.0
+    twin = copy.deepcopy(model).train()
+    soft = F.softmax(teacher.eval()(x) / 4, dim=1).detach()
+    logits = twin(x)
+    expected = F.cross_entropy(logits, y) - 4 * (soft * F.log_softmax(logits / 4, dim=1)).sum(1).mean()
+    expected.backward()
+    torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4).step()
     teacher.train()
     recipe = fast(steps_per_epoch=1, distill_weight=4.0, distill_temperature=4.0)
     before = weights(teacher)
     result = fit(model, [(x, y)], recipe, teacher=teacher, show=False)
     assert result.last["loss"] == pytest.approx(expected.item(), rel=1e-5)
     assert same(before, weights(teacher)) and teacher.training
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
 
 
 @pytest.mark.parametrize("name, weight", [("googlenet", 0.3), ("inception_v3", 0.4)])
@@ -265,11 +363,16 @@ def test_what_does_not_go_together(model: Small, digits: Loaders) -> None:
     with pytest.raises(InputError, match=r"a teacher must give the outputs of its pupil, got \(64, 3\)"):
         teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
         fit(model, digits.train, fast(distill_weight=1.0), teacher=teacher, show=False)
+    with pytest.raises(InputError, match="of the model that is trained, got one of another model"):
+        fit(model, digits.train, fast(), optimizer=torch.optim.SGD(Small().parameters(), lr=0.1))
+    with pytest.raises(DataError, match="classes of the network, got 10 for 10 outputs"):
+        fit(model, [(x, y + 1) for x, y in digits.train], fast(), show=False)
     with pytest.raises(DataError, match="at least one batch, got none"):
         fit(model, [], fast())
     with pytest.raises(DataError, match="must have a length"):
         fit(model, (batch for batch in digits.train), Recipe())
     with pytest.raises(DataError, match="got 1 instead of 5"):
         fit(model, (batch for batch in list(digits.train)[:1]), fast(), show=False)
-    with pytest.raises(DataError, match=r"a pair \(inputs, targets\), got Tensor of shape \(4, 1, 8, 8\)"):
-        fit(model, [torch.zeros(4, 1, 8, 8)], fast(), show=False)
+    for batch, said in ((torch.zeros(4, 1, 8, 8), r"Tensor of shape \(4, 1, 8, 8\)"), ({"x": 0, "y": 1}, "dict")):
+        with pytest.raises(DataError, match=rf"a pair \(inputs, targets\), got {said}"):
+            fit(model, [batch], fast(steps_per_epoch=None), show=False)

@@ -376,6 +376,35 @@ def test_original_means_nothing_is_cut(tmp_path: Path) -> None:
     assert torch.equal(loaded.eval()(x), model.eval()(x))
 
 
+def test_a_model_is_pruned_unless_the_original_is_asked_for(tmp_path: Path) -> None:
+    model = Mixed()
+    algo, _, mask_path = trained(tmp_path, model)
+    small = algo.convert(model, None, {"exp_name": "other", "epoch_size": 5, "rate": 0.1}, "pruned")
+    assert plan_of(small).mask(analysed(model).coupling) == json.loads(mask_path.read_text())
+    assert (tmp_path / "trial" / "other_pruned_0_epoch5" / "plan.json").exists()
+
+
+class Counting(Mixed):
+    """It has state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing to set."""
+
+
+def test_a_model_of_another_precision_with_extra_state(tmp_path: Path) -> None:
+    model = randomise(Counting()).double()
+    algo = UniPruner(settings_for(tmp_path), formats=("torchscript",))
+    algo.apply(model)
+    algo.callbacks()[0].epoch_begin(1)
+    small = algo.convert(model, {"hidden": [0, 1]}).eval()
+    x = torch.randn(3, *SHAPE[1:], dtype=torch.float64)
+    scripted = torch.jit.load(str(tmp_path / "trial" / "trial_pruned_0_epoch1.ts"))
+    assert small.hidden.out_features == 18 and torch.allclose(scripted(x), small(x))
+
+
 def test_a_loop_that_never_tells_its_last_epoch(tmp_path: Path) -> None:
     model = randomise(Mixed())
     algo = UniPruner(settings_for(tmp_path), formats=())
@@ -398,11 +427,19 @@ def test_a_trainer_with_hooks(tmp_path: Path) -> None:
     algo.apply(model)
     hooks = algo.callbacks()[0]
     trainer = SimpleNamespace(current_epoch=0, max_epochs=2)
+    # what Lightning's Trainer calls, most of which does not concern pruning
+    hooks.setup(trainer, model, stage="fit")
+    hooks.on_train_start(trainer, model)
     for trainer.current_epoch in range(2):
         hooks.on_train_epoch_start(trainer, model)
+        hooks.on_train_batch_start(trainer, model, None, 0)
         train(model)
+        hooks.on_train_batch_end(trainer, model, None, None, 0)
         hooks.on_train_epoch_end(trainer, model)
+        hooks.load_state_dict(hooks.state_dict())
     hooks.on_train_end(trainer, model)
+    hooks.teardown(trainer, model, stage="fit")
+    assert hooks.state_key and not hasattr(hooks, "train_epoch")
     masks = sorted(p.name for p in (tmp_path / "trial").glob("*.json"))
     assert masks == ["trial_zeroed_rank3_epoch1_mask.json", "trial_zeroed_rank3_epoch2_mask.json"]
 

@@ -150,7 +150,15 @@ def channel_affine(flow: Flow, op: Op) -> None:
     for name, tensor in zip(op.operands[1:], op.inputs[1:], strict=True):
         flow.role(tensor, 0, {"weight": "gain", "bias": "shift"}.get(name, "stat"), op)
         flow.meet(tensor, 0, labels, op)
+    if op.attrs.get("statistics", False):
+        _statistics_of_others(flow, x, axis)
     flow.put(op.outputs[0], flow.axes(x))
+
+
+def _statistics_of_others(flow: Flow, x: int, axis: int) -> None:
+    """A norm along ``axis`` takes statistics over what lies on the axes behind it."""
+    for labels in flow.axes(x)[axis + 1 :]:
+        flow.statistics(labels)
 
 
 @rule("layer_norm")
@@ -172,6 +180,7 @@ def group_norm(flow: Flow, op: Op) -> None:
     if groups < flow.shape(x)[axis]:
         _tie_groups(flow, labels, groups)
         flow.statistics(labels)
+    _statistics_of_others(flow, x, axis)
     for name, tensor in zip(op.operands[1:], op.inputs[1:], strict=True):
         flow.role(tensor, 0, "gain" if name == "weight" else "shift", op)
         flow.meet(tensor, 0, labels, op)
@@ -188,6 +197,8 @@ def attention(flow: Flow, op: Op) -> None:
     flow.contracts(depth)
     positions = flow.join(axes[1][-2], axes[2][-2], op)
     flow.statistics(positions)
+    if op.attrs.get("causal", False) and positions is not None:
+        flow.space.freeze(positions, f"the order matters in {op.scope} ({op.raw or op.kind})", op.where)
     batch = _broadcast(flow, op, (query, key, value), flow.shape(op.outputs[0])[:-2], trailing=2)
     mask = op.operand("mask")
     if mask is not None:

@@ -17,8 +17,10 @@ def identity(flow: Flow, op: Op) -> None:
 
 @rule("create")
 def create(flow: Flow, op: Op) -> None:
+    """New labels; where values differ along an axis (arange), none may go and be replaced by another."""
+    uniform = op.attrs.get("uniform", True)
     for out in op.outputs:
-        flow.put(out, [flow.space.fresh(n) if n > 1 else None for n in flow.shape(out)])
+        flow.put(out, [flow.space.fresh(n) if n > 1 and uniform else None for n in flow.shape(out)])
 
 
 @rule("permute")
@@ -120,8 +122,9 @@ def roll(flow: Flow, op: Op) -> None:
     for axis in attr(op, "axes"):
         labels = axes[axis]
         if labels is not None:
-            flow.space.freeze(labels, f"rolled in {op.scope}", op.where)
-    flow.put(op.outputs[0], axes)
+            flow.space.freeze(labels, f"the order matters in {op.scope} ({op.raw or op.kind})", op.where)
+    for out in op.outputs:
+        flow.put(out, axes)
 
 
 @rule("tile")
@@ -148,14 +151,22 @@ def gather(flow: Flow, op: Op) -> None:
     flow.fix(table, 0, f"indexed in {op.scope}", op)
     flow.role(table, flow.rank(table) - 1, "out", op)
     rest = flow.axes(table)[1:]
-    flow.put(out, [*([None] * (flow.rank(out) - len(rest))), *rest])
+    indices = flow.axes(op.inputs[1])
+    if len(op.inputs) != 2 or len(indices) + len(rest) != flow.rank(out):
+        opaque(flow, op)
+        return
+    flow.put(out, [*indices, *rest])
 
 
 @rule("reduce")
 def reduce(flow: Flow, op: Op) -> None:
     axes, gone = flow.axes(op.inputs[0]), set(attr(op, "axes"))
+    numbered = op.attrs.get("picks", False) and flow.is_read(op.outputs[-1])
     for axis in gone:
-        flow.statistics(axes[axis])
+        labels = axes[axis]
+        flow.statistics(labels)
+        if labels is not None and numbered:
+            flow.space.freeze(labels, f"picked by position in {op.scope} ({op.raw or op.kind})", op.where)
     kept: list[Axis] = []
     for axis, labels in enumerate(axes):
         if axis not in gone:

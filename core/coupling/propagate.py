@@ -60,6 +60,7 @@ class Flow:
         self.compress: set[int] = set()
         self.position = 0
         self._axes: dict[int, list[Axis | _Unset]] = {}
+        self._read = {t for op in graph.all_ops for t in op.inputs} | set(graph.outputs)
 
     def run(self, frozen_ops: Mapping[int, str]) -> None:
         """Propagate through all ops, then freeze the network's outputs.
@@ -77,6 +78,10 @@ class Flow:
     def shape(self, tensor: int) -> tuple[int, ...]:
         """Shape of a tensor."""
         return self.graph.tensors[tensor].shape
+
+    def is_read(self, tensor: int) -> bool:
+        """Whether anything uses a tensor."""
+        return tensor in self._read
 
     def rank(self, tensor: int) -> int:
         """Number of axes of a tensor."""

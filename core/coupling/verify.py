@@ -42,8 +42,9 @@ def compare(coupling: Coupling, plan: PruningPlan, cut: Graph) -> Mismatch | Non
     alive = coupling.kept_roots(plan)
     ops = essential(coupling.graph)
     found = [op for _, op in essential(cut)]
+    constants, actual = _made(coupling.graph), _made(cut)
     for (position, op), other in zip(ops, found, strict=False):
-        text = _differs(coupling, alive, op, other, cut)
+        text = _differs(coupling, alive, op, other, cut) or _differ_in_constants(op, other, constants, actual)
         if text:
             return Mismatch(position, text)
     if len(found) < len(ops):
@@ -70,6 +71,31 @@ def essential(graph: Graph) -> list[tuple[int, Op]]:
     return result
 
 
+def _made(graph: Graph) -> dict[int, tuple[Any, Any]]:
+    """For each tensor that depends on neither inputs nor parameters: the ops and the numbers that made it."""
+    made: dict[int, tuple[Any, Any]] = {}
+    for op in graph.all_ops:
+        if op.kind == "create" or all(t in made for t in op.inputs):
+            before = [made.get(t, ((), ())) for t in op.inputs]
+            ops = (op.raw, *(o for o, _ in before))
+            numbers = (op.attrs.get("numbers", ()), *(n for _, n in before))
+            made.update((t, (ops, numbers)) for t in op.outputs)
+    return made
+
+
+def _differ_in_constants(
+    op: Op, other: Op, made: dict[int, tuple[Any, Any]], actual: dict[int, tuple[Any, Any]]
+) -> str:
+    """Whether a number that came from a width went into a constant (``x / torch.tensor(x.shape[1])``)."""
+    for tensor, new in zip(op.inputs, other.inputs, strict=False):
+        if tensor in made and new in actual:
+            (ops, numbers), (other_ops, other_numbers) = made[tensor], actual[new]
+            # the same constant may be made otherwise on another device
+            if ops == other_ops and numbers != other_numbers:
+                return f"{op.raw}: expected a constant of {numbers}, found {other_numbers}"
+    return ""
+
+
 def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cut: Graph) -> str:
     if op.kind != other.kind or len(op.outputs) != len(other.outputs):
         return f"expected {op.raw}, found {other.raw}"
@@ -80,6 +106,9 @@ def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cu
     expected_attrs, actual_attrs = _constants(coupling, alive, op), _own_constants(other)
     if expected_attrs != actual_attrs:
         return f"{op.raw}: expected {expected_attrs}, found {actual_attrs}"
+    expected_numbers, actual_numbers = op.attrs.get("numbers", ()), other.attrs.get("numbers", ())
+    if expected_numbers != actual_numbers:
+        return f"{op.raw}: expected {', '.join(expected_numbers)}, found {', '.join(actual_numbers)}"
     return ""
 
 
