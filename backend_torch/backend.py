@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from prunekit.backend_torch import cut, mask, state
+from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._plan_of import plan_of
 from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import trace
@@ -42,10 +42,10 @@ class TorchBackend(Backend):
         return cut.trace_cut(analysis, plan)
 
     def clone(self, model: Any) -> nn.Module:
-        return copy.deepcopy(model)
+        return deep_copy(model)
 
-    def get_state(self, model: Any) -> State:
-        return state.get_state(model)
+    def get_state(self, model: Any, *, copy: bool = True) -> State:
+        return state.get_state(model, copy=copy)
 
     def set_state(self, model: Any, values: Mapping[str, NDArray[Any]]) -> None:
         state.set_state(model, values)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._plan_of import attach_plan, find_plan
 from prunekit.backend_torch.trace import PartialTrace, meta_copy, to_meta, trace_copy
 from prunekit.core.analysis import Analysis, dry_run
@@ -39,7 +39,7 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
             memo[id(tensor)] = (
                 nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
             )
-    small = copy.deepcopy(model, memo)
+    small = deep_copy(model, memo)
     update_layers(small)
     before = find_plan(model)
     attach_plan(small, plan if before is None else before.compose(plan))

@@ -15,9 +15,10 @@ from prunekit.core.errors import CheckpointError
 __all__ = ["get_state", "set_state", "to_array"]
 
 
-def get_state(model: nn.Module) -> dict[str, NDArray[Any]]:
-    """Copies of all parameters and buffers; bfloat16 comes as float32, which NumPy can hold."""
-    return {name: to_array(tensor) for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+def get_state(model: nn.Module, *, copy: bool = True) -> dict[str, NDArray[Any]]:
+    """All parameters and buffers; bfloat16 comes as float32, which NumPy can hold."""
+    tensors = {name: t for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
+    return {name: to_array(t) if copy else _window(t) for name, t in tensors.items()}
 
 
 def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
@@ -46,5 +47,11 @@ def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
 
 def to_array(tensor: torch.Tensor) -> NDArray[Any]:
     """A copy of a tensor; bfloat16 comes as float32, which NumPy can hold."""
+    return _window(tensor).copy()
+
+
+def _window(tensor: torch.Tensor) -> NDArray[Any]:
     plain = tensor.detach().cpu()
-    return (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy().copy()
+    array = (plain.float() if plain.dtype is torch.bfloat16 else plain).numpy()
+    array.setflags(write=False)
+    return array

@@ -7,7 +7,6 @@ runs on a copy without data (the meta device), or on real tensors where a model 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.backend_torch._aten import describe
+from prunekit.backend_torch._copying import deep_copy
 from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 
@@ -52,7 +52,7 @@ def trace(model: nn.Module, example: Any) -> Graph:
         return trace_copy(meta_copy(model), to_meta(example))
     except PartialTrace:
         # values are needed somewhere (.item(), a mask, a constant kept outside of buffers)
-        return trace_copy(copy.deepcopy(model), example)
+        return trace_copy(deep_copy(model), example)
 
 
 def trace_copy(model: nn.Module, example: Any) -> Graph:
@@ -101,7 +101,7 @@ def meta_copy(model: nn.Module, tensors: dict[int, torch.Tensor] | None = None) 
         bare = (tensor.detach() if other is None else other).to("meta")
         memo[id(tensor)] = nn.Parameter(bare, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else bare
     with _DeepcopyToMeta():
-        return copy.deepcopy(model, memo)
+        return deep_copy(model, memo)
 
 
 class _DeepcopyToMeta(TorchFunctionMode):

@@ -67,7 +67,7 @@ def against_rival(name: str, rounds: int) -> dict[str, float]:
     prune_ours, prune_theirs = [], []
     for _ in range(rounds):
         begin = time.perf_counter()
-        scores = score(analysis.coupling, "l2", BACKEND.get_state(model))
+        scores = score(analysis.coupling, "l2", BACKEND.get_state(model, copy=False))
         plan = select(analysis, Budget.of(ratio=0.5), scores, scope="layer")
         BACKEND.apply(analysis, plan)
         prune_ours.append(time.perf_counter() - begin)

@@ -82,8 +82,13 @@ class Backend(ABC):
         """An independent copy."""
 
     @abstractmethod
-    def get_state(self, model: Any) -> State:
-        """Parameters and buffers under canonical names, as copies."""
+    def get_state(self, model: Any, *, copy: bool = True) -> State:
+        """Parameters and buffers under canonical names.
+
+        Args:
+            model: A network.
+            copy: Without, arrays may be read-only windows on the model's own memory.
+        """
 
     @abstractmethod
     def set_state(self, model: Any, state: Mapping[str, NDArray[Any]]) -> None:

@@ -89,4 +89,4 @@ def score_model(
         given["gradients"] = backend.gradients(model, data)
     if data is not None and needs(importance) == "activations":
         given["activations"] = backend.activations(model, data, layers_to_watch(coupling))
-    return score(coupling, importance, backend.get_state(model), seed=seed, **given, **options)
+    return score(coupling, importance, backend.get_state(model, copy=False), seed=seed, **given, **options)

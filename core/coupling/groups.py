@@ -175,7 +175,9 @@ class Coupling:
             kept = plan.kept.get(group.name)
             if kept is None or len(kept) == group.size:
                 continue
-            removed = np.setdiff1d(np.arange(group.size), np.asarray(kept, dtype=np.int64))
+            dropped = np.ones(group.size, dtype=bool)
+            dropped[np.asarray(kept, dtype=np.int64)] = False
+            removed = np.flatnonzero(dropped)
             for m in group.members:
                 gone.setdefault((m.name, m.axis), []).append(m.indices[removed].ravel())
                 lengths[m.name, m.axis] = m.length
