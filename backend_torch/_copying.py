@@ -29,7 +29,7 @@ def deep_copy(model: M, memo: dict[int, Any] | None = None) -> M:
     for module in plain:
         known[id(module)] = type(module).__new__(type(module))
     for module in plain:
-        vars(known[id(module)]).update((name, _copied(value, known)) for name, value in vars(module).items())
+        vars(known[id(module)]).update((name, _copied(value, known)) for name, value in _state(module).items())
     return copy.deepcopy(model, known)
 
 
@@ -40,9 +40,18 @@ def _is_plain(kind: type[nn.Module]) -> bool:
         and kind.__new__ is object.__new__
         and kind.__reduce__ is object.__reduce__
         and kind.__reduce_ex__ is object.__reduce_ex__
-        and getattr(kind, "__getstate__", None) is getattr(object, "__getstate__", None)
-        and kind.__setstate__.__module__.startswith("torch.nn.")
+        and all(_torch_s_own(kind, name) for name in ("__getstate__", "__setstate__"))
     )
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Attributes without what a module leaves out of copies (its compiled form)."""
+    return module.__getstate__() if hasattr(nn.Module, "__getstate__") else vars(module)
+
+
+def _torch_s_own(kind: type[nn.Module], name: str) -> bool:
+    definers = [base for base in kind.__mro__[:-1] if name in vars(base)]
+    return not definers or definers[0].__module__.startswith("torch.nn.")
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
