@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,10 +100,8 @@ class Cost:
     ) -> None:
         self.coupling = coupling
         self.convention = find_convention(convention)
-        counter = Counter(coupling.graph, coupling.forms, _batch(coupling) if batch is None else batch)
-        self._monomials: dict[str, list[Monomial]] = {}
-        for monomial in counter.monomials():
-            self._monomials.setdefault(monomial.counter, []).append(monomial)
+        self._counter = Counter(coupling.graph, coupling.forms, _batch(coupling) if batch is None else batch)
+        self._monomials = _by_counter(self._counter.monomials())
         _, first, same = np.unique(
             np.column_stack([coupling.forms.slope, coupling.forms.base]), axis=0, return_index=True, return_inverse=True
         )
@@ -182,6 +180,8 @@ class Cost:
             weights = getattr(self.convention, metric)
         elif metric in METRICS:
             weights = {metric: 1}
+            if metric not in self._monomials:
+                self._monomials.update(_by_counter(self._counter.traffic()))
         else:
             raise ConfigError(f"metric must be a known name, got {metric!r}; {nearest(str(metric), METRICS)}")
         return [(weight, m) for name, weight in weights.items() for m in self._monomials.get(name, [])]
@@ -210,6 +210,13 @@ class Cost:
         slope[:, :-1] = forms.slope[used].T
         base = np.append(forms.base[used], 1).astype(np.float64)
         return _Polynomial((slope, base), factors, np.array(list(merged.values()), dtype=np.int64))
+
+
+def _by_counter(monomials: Iterable[Monomial]) -> dict[str, list[Monomial]]:
+    result: dict[str, list[Monomial]] = {}
+    for monomial in monomials:
+        result.setdefault(monomial.counter, []).append(monomial)
+    return result
 
 
 def _batch(coupling: Coupling) -> int:

@@ -80,10 +80,14 @@ class Counter:
         self._per_sample = _moving(graph)
 
     def monomials(self) -> Iterator[Monomial]:
-        """All monomials of the network."""
+        """Those of parameters and arithmetic."""
         yield from self._parameters()
         for op in self._graph.ops:
             yield from self._work(op)
+
+    def traffic(self) -> Iterator[Monomial]:
+        """Those of memory and bandwidth."""
+        for op in self._graph.ops:
             yield from self._bytes(op)
 
     def _monomial(

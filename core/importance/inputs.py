@@ -74,8 +74,9 @@ class Inputs:
             InputError: The parameter is missing or has another shape.
         """
         values = self._values(member)
-        # sums in double precision, without a copy of the weights in it
-        total: FloatArray = np.einsum("ij,ij->i", values, values, dtype=np.float64, casting="same_kind")
+        # in the weights' own precision: sums in double take five times as long
+        own = np.result_type(values.dtype, np.float32)
+        total: FloatArray = np.einsum("ij,ij->i", values, values, dtype=own).astype(np.float64)
         return total
 
     def _values(self, member: Member, of: Mapping[str, NDArray[Any]] | None = None) -> NDArray[Any]:
