@@ -38,7 +38,7 @@ slow: $(READY)
 	$(BIN)/pytest -m slow
 
 demo: $(READY)
-	$(BIN)/prunekit run configs/quickstart.yml --out outputs/quickstart
+	$(BIN)/prunekit run configs/quickstart.yml --out outputs/quickstart --overwrite
 
 data: $(READY)
 	bash .ci/data

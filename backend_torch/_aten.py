@@ -340,7 +340,8 @@ def _pad(a: Args, out: Any) -> Any:
     for k in range(len(amounts) // 2):
         before[rank - 1 - k], after[rank - 1 - k] = amounts[2 * k], amounts[2 * k + 1]
     if a.get("mode", "constant") != "constant":
-        return "opaque", ["self"], {}
+        # filled with what lies nearby: positions along the padded axes stay, all others pass
+        return "pool", ["self"], {"spatial": len(amounts) // 2}
     return "pad", ["self"], {"before": tuple(before), "after": tuple(after)}
 
 
@@ -357,12 +358,18 @@ def _embedding(a: Args, out: Any) -> Any:
 
 @_aten("index")
 def _index(a: Args, out: Any) -> Any:
-    rows = a["indices"]
-    masks = any(r is not None and r.dtype in (torch.bool, torch.uint8) for r in rows)
-    table = rows[0] is not None and all(r is None for r in rows[1:]) and not masks
-    return "gather", ["self", "indices"], {"table": table, "axis": 0}
+    indexed = [k for k, row in enumerate(a["indices"]) if row is not None]
+    masks = any(a["indices"][k].dtype in (torch.bool, torch.uint8) for k in indexed)
+    return "gather", ["self", "indices"], {"table": len(indexed) == 1 and not masks, "axis": indexed[0]}
 
 
-@_aten("index_select", "gather")
+@_aten("index_select")
+def _index_select(a: Args, out: Any) -> Any:
+    rank = a["self"].dim()
+    table = rank > 0 and a["index"].dim() == 1
+    return "gather", ["self", "index"], {"table": table, "axis": a["dim"] % max(rank, 1)}
+
+
+@_aten("gather")
 def _gather(a: Args, out: Any) -> Any:
     return "gather", ["self", "index"], {"table": False, "axis": a["dim"]}

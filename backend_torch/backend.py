@@ -13,11 +13,10 @@ from torch import nn
 
 from prunekit.backend_torch import cut, mask, state
 from prunekit.backend_torch._copying import deep_copy
-from prunekit.backend_torch._plan_of import plan_of
 from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import trace
 from prunekit.core.analysis import Analysis
-from prunekit.core.backend import Backend, Latency, State
+from prunekit.core.backend import Backend, ExportFormat, Latency, State
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
@@ -94,19 +93,6 @@ class TorchBackend(Backend):
 
         return latency(model, example, runs=runs, warmup=warmup)
 
-    def plan_of(self, model: Any) -> PruningPlan:
-        return plan_of(model)
-
-    def save(self, model: Any, folder: str | Path) -> Path:
-        from prunekit.backend_torch import store
-
-        return store.save(model, folder)
-
-    def load(self, model: Any, folder: str | Path, example: Any = None) -> nn.Module:
-        from prunekit.backend_torch import store
-
-        return store.load(model, folder, example)
-
     def export(self, model: Any, example: Any, path: str | Path, format: str) -> Path:
         from prunekit.backend_torch.export import export
 
@@ -125,10 +111,10 @@ class TorchBackend(Backend):
 
         return default_input(name, **options)
 
-    def export_formats(self) -> dict[str, str]:
+    def export_formats(self) -> Mapping[str, ExportFormat]:
         from prunekit.backend_torch.export import FORMATS
 
-        return {name: entry.runtime for name, entry in FORMATS.items()}
+        return FORMATS
 
     def list_models(self) -> Sequence[Any]:
         from prunekit.backend_torch.zoo import list_models
@@ -140,5 +126,7 @@ class TorchBackend(Backend):
 
         return loaders(data, batch_size, **options)
 
-    def example(self, shape: Sequence[int], seed: int = 0) -> torch.Tensor:
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    def example(self, shape: Sequence[int], seed: int = 0, *, like: Any = None) -> torch.Tensor:
+        drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+        found = None if like is None else next((p for p in like.parameters() if p.is_floating_point()), None)
+        return drawn if found is None else drawn.to(found)

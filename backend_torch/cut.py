@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from prunekit.backend_torch._copying import deep_copy
-from prunekit.backend_torch._plan_of import attach_plan, find_plan
 from prunekit.backend_torch.trace import PartialTrace, meta_copy, to_meta, trace_copy
 from prunekit.core.analysis import Analysis, dry_run
+from prunekit.core.carried import attach_plan, find_plan
 from prunekit.core.errors import CutError
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
@@ -41,6 +41,7 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
             )
     small = deep_copy(model, memo)
     update_layers(small)
+    _update_bare_norms(small, analysis, plan)
     before = find_plan(model)
     attach_plan(small, plan if before is None else before.compose(plan))
     return small
@@ -58,6 +59,7 @@ def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
             empty[id(tensor)] = torch.empty(shape, dtype=tensor.dtype, device="meta")
     small = meta_copy(analysis.model, empty)
     update_layers(small)
+    _update_bare_norms(small, analysis, plan)
     try:
         graph = trace_copy(small, to_meta(analysis.example))
     except PartialTrace as error:
@@ -98,6 +100,27 @@ def update_layers(model: nn.Module) -> None:
             if isinstance(module, kind):
                 update(module)
                 break
+
+
+def _update_bare_norms(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:
+    """Norms without parameters: what they normalise tells their widths."""
+    bare = [op for op in analysis.graph.all_ops if op.kind in _NORMS and len(op.inputs) == 1]
+    if not bare:
+        return
+    forms = analysis.coupling.forms
+    lengths = forms.lengths(plan.widths(analysis.coupling)[None])[0]
+    for op in bare:
+        module: Any = small.get_submodule(op.scope)
+        shape = forms.shape(op.inputs[0], lengths)
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm) and op.kind == "layer_norm":
+            module.normalized_shape = tuple(shape[a] for a in op.attrs["axes"])
+        elif isinstance(module, nn.GroupNorm) and op.kind == "group_norm":
+            module.num_channels = shape[op.attrs["axis"]]
+        elif isinstance(module, nn.modules.batchnorm._NormBase) and op.kind == "channel_affine":
+            module.num_features = shape[op.attrs["axis"]]
+
+
+_NORMS = ("layer_norm", "group_norm", "channel_affine")
 
 
 def _conv(m: Any) -> None:

@@ -16,7 +16,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +26,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from prunekit.core._files import produce_atomic
 from prunekit.core._names import nearest
+from prunekit.core.backend import ExportFormat
 from prunekit.core.errors import ExportError, MissingDependencyError
 
-__all__ = ["FORMATS", "ExportFormat", "export"]
+__all__ = ["FORMATS", "export"]
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 Arguments = tuple[Any, ...]
 Runner = Callable[[Arguments], list[np.ndarray]]
-
-
-@dataclass(frozen=True)
-class ExportFormat:
-    """A file format.
-
-    Attributes:
-        name: As passed to :func:`export`.
-        suffixes: How its files may end; the first is added to a path without suffix.
-        runtime: What loads it.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    runtime: str
 
 
 FORMATS: dict[str, ExportFormat] = {

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from prunekit.core.errors import CheckpointError
+from prunekit.core.store import check_state
 
 __all__ = ["get_state", "set_state", "to_array"]
 
@@ -28,21 +28,11 @@ def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
         CheckpointError: A name is missing or unknown, or a shape differs; nothing is changed.
     """
     own = {name: t for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
-    missing, unknown = sorted(set(own) - set(values)), sorted(set(values) - set(own))
-    if missing or unknown:
-        raise CheckpointError(
-            f"a state must hold the model's own names, got {len(missing)} missing {missing[:3]} and "
-            f"{len(unknown)} unknown {unknown[:3]}; build the model with the arguments it was saved with"
-        )
-    for name, tensor in own.items():
-        if tuple(values[name].shape) != tuple(tensor.shape):
-            raise CheckpointError(
-                f"{name} has shape {tuple(tensor.shape)}, got {tuple(values[name].shape)}; "
-                "is the state that of a pruned model? load it with prunekit's load()"
-            )
+    check_state({name: tuple(t.shape) for name, t in own.items()}, values)
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(torch.as_tensor(np.array(values[name])))
+            if name in values:
+                tensor.copy_(torch.as_tensor(np.array(values[name])))
 
 
 def to_array(tensor: torch.Tensor) -> NDArray[Any]:

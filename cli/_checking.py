@@ -83,10 +83,19 @@ def _sentence(model: type[BaseModel], data: Any, entry: Mapping[str, Any]) -> st
 
 def _advice(kind: str, value: Any) -> str:
     if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type"):
-        return "write it without quotes"
+        return "write it without quotes" if _is_plain(value) else "change it"
     if kind in ("dict_type", "model_type", "model_attributes_type"):
         return "indent its keys under it"
     return "change it"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text would be a number or a truth value were it not quoted."""
+    try:
+        float(text)
+    except ValueError:
+        return text.strip().lower() in ("true", "false")
+    return True
 
 
 def _short(value: Any, most: int = 60) -> str:

@@ -28,6 +28,7 @@ def new_folder(target: Path, *, overwrite: bool = False, mark: str = "results.js
             be written.
     """
     _check_free(target, overwrite, mark)
+    made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(target)
@@ -39,6 +40,9 @@ def new_folder(target: Path, *, overwrite: bool = False, mark: str = "results.js
         _swap(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:  # innermost first; one that is not empty stays
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def _check_free(target: Path, overwrite: bool, mark: str) -> None:

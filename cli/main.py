@@ -212,7 +212,7 @@ def export_command(
 
         job, small = open_run(folder)
         path = job.backend.export(small, job.example(), output or folder / "model", format)
-        runtime = job.backend.export_formats()[format]
+        runtime = job.backend.export_formats()[format].runtime
         print(f"{path} ({path.stat().st_size:,} bytes); {runtime} gives the same outputs")
 
 

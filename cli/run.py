@@ -115,7 +115,7 @@ def _work(
 
 def _export(job: Job, small: Any, folder: Path, log: RunLog, say: Say) -> tuple[dict[str, str], dict[str, str]]:
     """Export to every format; one that fails is reported and does not take the others with it."""
-    runtimes = job.backend.export_formats()
+    formats = job.backend.export_formats()
     files: dict[str, str] = {}
     failures: dict[str, str] = {}
     for name in job.config.export.formats:
@@ -125,8 +125,8 @@ def _export(job: Job, small: Any, folder: Path, log: RunLog, say: Say) -> tuple[
             failures[name] = str(error)
             say(f"export to {name} failed: {error}")
         else:
-            files[path.name] = runtimes[name]
-            say(f"exported {path.name}; {runtimes[name]} gives the same outputs")
+            files[path.name] = formats[name].runtime
+            say(f"exported {path.name}; {formats[name].runtime} gives the same outputs")
         log.write("export", format=name, error=failures.get(name))
     return files, failures
 

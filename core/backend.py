@@ -18,15 +18,31 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from prunekit.core.analysis import Analysis
+from prunekit.core.carried import plan_of
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
 if TYPE_CHECKING:
     from prunekit.core.recipe import FitResult, Recipe
 
-__all__ = ["Backend", "Latency", "State"]
+__all__ = ["Backend", "ExportFormat", "Latency", "State"]
 
 State = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A file format.
+
+    Attributes:
+        name: As passed to :meth:`Backend.export`.
+        suffixes: How its files may end; the first is added to a path without suffix.
+        runtime: What loads its files, to check them.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    runtime: str
 
 
 @dataclass(frozen=True)
@@ -160,22 +176,6 @@ class Backend(ABC):
         """Time forward passes in inference mode."""
 
     @abstractmethod
-    def plan_of(self, model: Any) -> PruningPlan:
-        """The plan that made a pruned model.
-
-        Raises:
-            PlanError: The model was not pruned by prunekit.
-        """
-
-    @abstractmethod
-    def save(self, model: Any, folder: str | Path) -> Path:
-        """Write ``weights.safetensors`` and ``plan.json`` into a folder."""
-
-    @abstractmethod
-    def load(self, model: Any, folder: str | Path, example: Any = None) -> Any:
-        """The saved network, from its freshly built, unpruned original."""
-
-    @abstractmethod
     def export(self, model: Any, example: Any, path: str | Path, format: str) -> Path:
         """Write the model for a runtime, load the file again with it, and compare.
 
@@ -184,8 +184,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def export_formats(self) -> dict[str, str]:
-        """Each format of :meth:`export`, and the runtime that checks its files."""
+    def export_formats(self) -> Mapping[str, ExportFormat]:
+        """The formats of :meth:`export` by name."""
 
     @abstractmethod
     def build_model(self, name: str, *, seed: int | None = None, **options: Any) -> Any:
@@ -206,8 +206,8 @@ class Backend(ABC):
         """The input shape that a named network expects, e.g. ``(1, 3, 32, 32)``."""
 
     @abstractmethod
-    def example(self, shape: Sequence[int], seed: int = 0) -> Any:
-        """A random normal input of that shape."""
+    def example(self, shape: Sequence[int], seed: int = 0, *, like: Any = None) -> Any:
+        """A random normal input of that shape, of the type and on the device of the model ``like``."""
 
     @abstractmethod
     def loaders(self, data: Any, batch_size: int = 128, **options: Any) -> Any:
@@ -224,3 +224,23 @@ class Backend(ABC):
         Raises:
             DataError: The data cannot be read.
         """
+
+    def plan_of(self, model: Any) -> PruningPlan:
+        """The plan that made a pruned model.
+
+        Raises:
+            PlanError: The model was not pruned by prunekit.
+        """
+        return plan_of(model)
+
+    def save(self, model: Any, folder: str | Path) -> Path:
+        """Write ``weights.safetensors`` and ``plan.json`` into a folder."""
+        from prunekit.core.store import save_network  # which needs this module itself
+
+        return save_network(self, model, folder)
+
+    def load(self, model: Any, folder: str | Path, example: Any = None) -> Any:
+        """The saved network, from its freshly built, unpruned original."""
+        from prunekit.core.store import load_network
+
+        return load_network(self, model, folder, example)

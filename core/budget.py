@@ -86,7 +86,8 @@ use macs=0.5 to keep half
         if len(named) != 1:
             got = ", ".join(f"{name}={value}" for name, value in named.items()) or "none"
             raise BudgetError(
-                f"exactly one of {', '.join(METRICS)} must be given, got {got}; use macs=0.5 to keep half"
+                f"exactly one of {', '.join(METRICS)} must be given, got {got}; "
+                "give one, as macs=0.5 to keep half, and leave the others out"
             )
         [(metric, value)] = named.items()
         return cls(metric, value, tolerance)

@@ -251,7 +251,8 @@ def _require(name: str, root: str | Path | None, holds: Any) -> Path:
     found = _find(name, root, holds)
     if found is None:
         searched = ", ".join(str(base) for base in _roots(root))
-        raise DataError(f"the files of {name} must be on this machine, got none in {searched}; {_ADVICE[name]}")
+        advice = _ADVICE[name] if root is None else "name the folder that holds them, or give no root"
+        raise DataError(f"the files of {name} must be on this machine, got none in {searched}; {advice}")
     return found
 
 

@@ -213,7 +213,7 @@ def _check_types(recipe: Recipe) -> None:
     for name in (*_NUMBERS, *_OPTIONAL_NUMBERS):
         value = getattr(recipe, name)
         if not number(value) and not (value is None and name in _OPTIONAL_NUMBERS):
-            raise ConfigError(f"{name} of a recipe must be a finite number, got {value!r}")
+            raise ConfigError(f"{name} of a recipe must be a finite number, got {value!r}; write a number such as 0.1")
     for name in _FLAGS:
         if not isinstance(getattr(recipe, name), bool):
             raise ConfigError(f"{name} of a recipe must be true or false, got {getattr(recipe, name)!r}")

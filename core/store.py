@@ -21,14 +21,116 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from prunekit.core._files import produce_atomic, read_text, write_atomic
-from prunekit.core.backend import State
-from prunekit.core.errors import CheckpointError, PlanError
+from prunekit.core.analysis import analyse
+from prunekit.core.backend import Backend, State
+from prunekit.core.carried import attach_plan, find_plan
+from prunekit.core.errors import CheckpointError, InputError, PlanError
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["PLAN_FILE", "WEIGHTS_FILE", "read_plan", "read_store", "write_store"]
+__all__ = [
+    "PLAN_FILE", "WEIGHTS_FILE", "check_state", "load_network", "read_plan", "read_store", "save_network",
+    "write_store",
+]  # fmt: skip
 
 WEIGHTS_FILE = "weights.safetensors"
 PLAN_FILE = "plan.json"
+
+
+def save_network(backend: Backend, model: Any, folder: str | os.PathLike[str]) -> Path:
+    """Write a network's weights and plan into a folder.
+
+    A network that was never cut is saved as well, with a plan that keeps everything.
+
+    Args:
+        backend: The backend of its framework.
+        model: A pruned network.
+        folder: Where to; made if missing. A network saved there before is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    plan = find_plan(model) or PruningPlan(kept={}, sizes={}, model=type(model).__name__)
+    return write_store(folder, backend.get_state(model), plan)
+
+
+def load_network(backend: Backend, model: Any, folder: str | os.PathLike[str], example: Any = None) -> Any:
+    """The network that :func:`save_network` wrote, with any framework.
+
+    Args:
+        backend: The backend of the framework to load it in.
+        model: The unpruned original, freshly built (its weights do not matter), or a function
+            that builds it. It is left untouched.
+        folder: What was saved.
+        example: An input to trace the original with; by default one of the shape in the plan.
+            Needed where inputs are not floating-point tensors.
+
+    Returns:
+        The pruned network, in the mode (training or inference) of the given one.
+
+    Raises:
+        PlanError: The plan is damaged, or was made for another architecture.
+        CheckpointError: The weights are damaged, of another save, or of another network.
+    """
+    state, plan = read_store(folder)
+    original = model() if callable(model) and not backend.accepts(model) else model
+    if not backend.accepts(original):
+        raise InputError(
+            f"load needs a {backend.name} network or a function that builds one, got {type(original).__name__}"
+        )
+    if any(len(kept) != plan.sizes[name] for name, kept in plan.kept.items()):
+        attention = plan.options.get("attention", "heads")
+        analysis = analyse(backend, original, _example(backend, original, plan, example), attention=attention)
+        small = backend.apply(analysis, plan)
+    else:
+        small = backend.clone(original)
+    try:
+        backend.set_state(small, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (while loading {os.fspath(folder)})") from error
+    attach_plan(small, plan)
+    return small
+
+
+def _example(backend: Backend, model: Any, plan: PruningPlan, example: Any) -> Any:
+    if example is not None:
+        return example
+    if not plan.inputs:
+        raise InputError("a plan without input shapes needs an example, got None; pass load(…, example=x)")
+    inputs = tuple(backend.example(shape, like=model) for shape in plan.inputs)
+    return inputs[0] if len(inputs) == 1 else inputs
+
+
+def check_state(own: Mapping[str, tuple[int, ...]], values: Mapping[str, NDArray[Any]]) -> None:
+    """Make sure that a state is that of a network.
+
+    Counters of batches (``num_batches_tracked``), which some frameworks keep and others do not, may be
+    missing or to spare.
+
+    Args:
+        own: Shape of every parameter and buffer of the network.
+        values: The state.
+
+    Raises:
+        CheckpointError: A name is missing or unknown, or a shape differs.
+    """
+    missing, unknown = (
+        sorted(n for n in names if not n.endswith("num_batches_tracked"))
+        for names in (set(own) - set(values), set(values) - set(own))
+    )
+    if missing or unknown:
+        raise CheckpointError(
+            f"a state must hold the model's own names, got {len(missing)} missing {missing[:3]} and "
+            f"{len(unknown)} unknown {unknown[:3]}; build the model with the arguments it was saved with"
+        )
+    for name, shape in own.items():
+        if name in values and tuple(values[name].shape) != shape:
+            raise CheckpointError(
+                f"{name} has shape {shape}, got {tuple(values[name].shape)}; "
+                "is the state that of a pruned model? load it with prunekit's load()"
+            )
 
 
 def write_store(folder: str | os.PathLike[str], state: Mapping[str, NDArray[Any]], plan: PruningPlan) -> Path:
@@ -79,7 +181,10 @@ def read_store(folder: str | os.PathLike[str]) -> tuple[State, PruningPlan]:
     try:
         weights = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"a saved network must have a readable {WEIGHTS_FILE}, got {path} ({error})") from error
+        raise CheckpointError(
+            f"a saved network must have a readable {WEIGHTS_FILE}, got {path} ({error}); "
+            "give a folder that `save` or a run wrote"
+        ) from error
     if len(weights) != entry.get("bytes") or hashlib.sha256(weights).hexdigest() != entry.get("sha256"):
         raise CheckpointError(
             f"{WEIGHTS_FILE} must be the file that {PLAN_FILE} was saved with ({entry.get('bytes')} bytes), got "
@@ -105,7 +210,10 @@ def _read_plan(folder: Path) -> tuple[PruningPlan, dict[str, Any]]:
     try:
         data = json.loads(read_text(path))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise PlanError(f"a saved network must have a readable {PLAN_FILE}, got {path} ({error})") from error
+        raise PlanError(
+            f"a saved network must have a readable {PLAN_FILE}, got {path} ({error}); "
+            "give a folder that `save` or a run wrote"
+        ) from error
     plan = PruningPlan.from_dict(data)
     entry = data.get("weights")
     if not isinstance(entry, dict):

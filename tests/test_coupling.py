@@ -119,6 +119,10 @@ CASES = {
     "einsum": lambda m, x: torch.einsum("nchw,ncxy->nchw", x, x),
     "upsample": lambda m, x: nn.functional.interpolate(x, scale_factor=2),
     "spatial pad": lambda m, x: nn.functional.pad(x, (1, 1)),
+    "reflected": lambda m, x: nn.functional.pad(x, (1, 2, 1, 0), mode="reflect"),
+    "replicated": lambda m, x: nn.functional.pad(x, (1, 2, 1, 0), mode="replicate"),
+    "wrapped around": lambda m, x: nn.functional.pad(x, (1, 2, 1, 0), mode="circular"),
+    "rows by index": lambda m, x: x.index_select(2, torch.tensor([2, 0, 2])) + x[:, :, torch.tensor([1, 0, 3])],
     "write into a slice": lambda m, x: _written(x),
 }
 
@@ -145,12 +149,60 @@ LAYERS = {
     "transposed": nn.ConvTranspose2d(12, 12, 2, stride=2),
     "transposed depthwise": nn.ConvTranspose2d(12, 12, 2, stride=2, groups=12),
     "transposed grouped": nn.ConvTranspose2d(12, 12, 2, stride=2, groups=3),
+    "weight norm": nn.utils.parametrizations.weight_norm(nn.Conv2d(12, 12, 1)),
+    "spectral norm": nn.utils.parametrizations.spectral_norm(nn.Conv2d(12, 12, 1)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_are_cut_exactly(name: str) -> None:
     check(look(randomise(Code(lambda m, x: m.layer(x), layer=LAYERS[name]))))
+
+
+BARE = {
+    "instance norm": (nn.InstanceNorm2d(12), lambda m, x: m.layer(x), "num_features"),
+    "group norm": (nn.GroupNorm(3, 12, affine=False), lambda m, x: m.layer(x), "num_channels"),
+    "layer norm": (nn.LayerNorm(12, elementwise_affine=False), lambda m, x: m.layer(x.mT).mT, "normalized_shape"),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_norms_without_parameters_learn_their_widths(name: str) -> None:
+    layer, body, attribute = BARE[name]
+    analysis = look(Code(lambda m, x: body(m, x.flatten(2) if name == "layer norm" else x).view_as(x), layer=layer))
+    check(analysis)
+    plan = random_plan(analysis)
+    small = BACKEND.apply(analysis, plan)
+    width, found = small.first.out_channels, getattr(small.layer, attribute)
+    assert width < 12 and found == ((width,) if name == "layer norm" else width)
+
+
+class Standardised(nn.Conv2d):
+    """Its weights are normalised, as one row for each output, every time it runs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.weight.reshape(1, self.weight.shape[0], -1)
+        weight = nn.functional.batch_norm(rows, None, None, training=True).reshape(self.weight.shape)
+        return nn.functional.conv2d(x, weight, self.bias, padding=1)
+
+
+def test_a_parameter_behind_a_function_has_the_role_of_its_layer() -> None:
+    analysis = look(Code(lambda m, x: m.layer(x), after=8, layer=Standardised(12, 8, 3)))
+    check(analysis)
+    groups = {g.name: {(m.name, m.axis, m.role) for m in g.members} for g in analysis.groups}
+    assert set(groups) == {"first", "layer"}
+    assert ("layer.weight", 1, "in") in groups["first"]
+    assert ("layer.weight", 0, "out") in groups["layer"]
+    assert [f.name for f in analysis.coupling.frozen] == ["last"], "kernel axes are nothing to report"
+
+
+def test_channels_that_a_conv_slides_over_are_named() -> None:
+    """Efficient channel attention takes channels for positions."""
+    layer = nn.Conv1d(1, 1, 3, padding=1)
+    analysis = look(Code(lambda m, x: x * m.layer(x.mean((2, 3)).unsqueeze(1)).mT.unsqueeze(3), layer=layer))
+    assert not analysis.groups
+    (first,) = [f for f in analysis.coupling.frozen if f.name == "first"]
+    assert first.reason == "position in the image for layer"
 
 
 FREEZING = {
@@ -218,6 +270,7 @@ ODD = {
     "boolean mask": lambda m, x: x[:, torch.arange(x.shape[1]) % 2 == 0].repeat(1, 2, 1, 1),
     "moved axes": lambda m, x: x.movedim(1, -1).unflatten(-1, (3, -1)).flatten(-2).movedim(-1, 1),
     "group mean": lambda m, x: (x.unflatten(1, (4, 3)) - x.unflatten(1, (4, 3)).mean(2, keepdim=True)).flatten(1, 2),
+    "channels by index": lambda m, x: x.index_select(1, torch.arange(12)) + x[:, torch.arange(11, -1, -1)],
     "causal over channels": lambda m, x: x * torch.ones(x.shape[1], x.shape[1]).tril().sum(1).view(-1, 1, 1),
     "count of channels": lambda m, x: x * (x > 0).sum(1, keepdim=True),
 }

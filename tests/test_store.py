@@ -13,9 +13,10 @@ from _house import python
 from nets import Mixed, randomise
 from torch import nn
 
+from prunekit.backend_torch import load, plan_of, save
 from prunekit.backend_torch.backend import TorchBackend
-from prunekit.backend_torch.store import find_plan, load, plan_of, save
 from prunekit.core.analysis import analyse
+from prunekit.core.carried import find_plan
 from prunekit.core.errors import CheckpointError, InputError, OutputError, PlanError
 from prunekit.core.plan import PruningPlan
 from prunekit.core.store import read_plan, read_store
@@ -63,7 +64,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np, torch
 from nets import Mixed
-from prunekit.backend_torch.store import load
+from prunekit.backend_torch import load
 torch.set_num_threads(2)
 case = np.load("case.npz")
 again = load(Mixed(), "net").eval()

@@ -16,7 +16,7 @@ from nets import Mixed, randomise
 from torch import nn
 
 from prunekit.algorithms.uni_pruning import check_mask
-from prunekit.backend_torch.store import load, plan_of
+from prunekit.backend_torch import load, plan_of
 from prunekit.backend_torch.uni_pruner import UniPruner
 from prunekit.core.errors import (
     BudgetError,

@@ -116,7 +116,10 @@ def default_input(name: str, **options: Any) -> tuple[int, ...]:
         config = timm.get_pretrained_cfg(inner, allow_unregistered=True)
         channels, height, width = config.input_size if config is not None else _LARGE
     else:
-        raise InputError(f"the input of a model of your own must be given, got {name!r} alone; give its shape")
+        raise InputError(
+            f"the input of a model of your own must be given, got {name!r} alone; "
+            "give its shape, as in `--input 1,3,224,224`"
+        )
     side = options.get("image_size", options.get("img_size"))
     if side is not None:
         height = width = int(side)

@@ -34,14 +34,15 @@ def form(flow: Flow) -> Coupling:
     class_of, classes = _classes(tables, counts, frozen_root, len(flow.space))
     unit_of = np.full(len(flow.space), -1, dtype=np.int64)
     members = _members(tables, flow, class_of, unit_of, classes)
-    marked = flow.space.marked()
+    marked, hidden = flow.space.marked(), flow.space.frozen_by(_HIDDEN)
     groups: list[tuple[int, ChannelGroup]] = []
     frozen: list[FrozenGroup] = []
     taken: dict[str, int] = {}
     for number, roots in enumerate(classes):
         mine = members[number]
         reason, where = _reason(flow, frozen_root[roots[0]], len(roots))
-        if reason and reason.startswith(_HIDDEN):
+        roles = {m.role for m in mine}
+        if roles == {"kernel"} or (hidden[roots[0]] and "out" not in roles):
             continue
         name = _unique(_name(mine), taken)
         if reason:
@@ -64,7 +65,7 @@ def form(flow: Flow) -> Coupling:
                 for t, axes in tables.labels.items()},
         unit_of=(group_of, unit_of),
         attention=flow.attention,
-        compress=frozenset(flow.compress),
+        compress=_cut_by_some(flow, group_of),
     )  # fmt: skip
 
 
@@ -212,6 +213,11 @@ def _reason(flow: Flow, number: int, size: int) -> tuple[str, str]:
 
 def _unread(graph: Graph) -> list[FrozenGroup]:
     return [FrozenGroup(name, 1, ((name, 0),), "reached by no trace") for name in graph.unreached]
+
+
+def _cut_by_some(flow: Flow, group_of: IntArray) -> frozenset[int]:
+    """Positions of the ops to be compressed whose channels some plan can cut."""
+    return frozenset(k for k, labels in flow.compress if (group_of[flow.space.find(labels)] >= 0).any())
 
 
 def _forms(tables: _Tables, group_of: IntArray, n_groups: int, graph: Graph) -> AxisForms:

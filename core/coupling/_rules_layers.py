@@ -16,10 +16,12 @@ def conv(flow: Flow, op: Op) -> None:
     channel = flow.rank(x) - spatial - 1
     for axis in range(2, 2 + spatial):
         flow.fix(weight, axis, "kernel size", op)
-        flow.fix(x, channel + axis - 1, "position in the image", op)
+        flow.fix(x, channel + axis - 1, f"position in the image for {op.scope}", op)
     flow.role(weight, out_axis, "out", op)
     flow.role(weight, in_axis, "in", op)
     flow.role(bias, 0, "shift", op)
+    for axis in range(2, 2 + spatial):
+        flow.role(weight, axis, "kernel", op)
     given = flow.get(x, channel)
     if groups == 1:
         flow.meet(weight, in_axis, given, op)

@@ -143,19 +143,20 @@ def tile(flow: Flow, op: Op) -> None:
 
 @rule("gather")
 def gather(flow: Flow, op: Op) -> None:
-    """A table looked up along its first axis: that axis stays, the others pass."""
-    table, out = op.inputs[0], op.outputs[0]
+    """A table looked up along one axis: that axis stays, the others pass."""
+    table, out, axis = op.inputs[0], op.outputs[0], attr(op, "axis")
     if not attr(op, "table"):
         opaque(flow, op)
         return
-    flow.fix(table, 0, f"indexed in {op.scope}", op)
-    flow.role(table, flow.rank(table) - 1, "out", op)
-    rest = flow.axes(table)[1:]
+    flow.fix(table, axis, f"indexed in {op.scope}", op)
+    if axis == 0:
+        flow.role(table, flow.rank(table) - 1, "out", op)
+    given = flow.axes(table)
     indices = flow.axes(op.inputs[1])
-    if len(op.inputs) != 2 or len(indices) + len(rest) != flow.rank(out):
+    if len(op.inputs) != 2 or len(indices) + len(given) - 1 != flow.rank(out):
         opaque(flow, op)
         return
-    flow.put(out, [*indices, *rest])
+    flow.put(out, [*given[:axis], *indices, *given[axis + 1 :]])
 
 
 @rule("reduce")
@@ -189,7 +190,7 @@ def pool(flow: Flow, op: Op) -> None:
     x, spatial = op.inputs[0], attr(op, "spatial")
     leading = flow.rank(x) - spatial
     for axis in range(leading, flow.rank(x)):
-        flow.fix(x, axis, "position in the image", op)
+        flow.fix(x, axis, f"position in the image for {op.scope}", op)
     for out in op.outputs:
         flow.put(out, [*flow.axes(x)[:leading], *([None] * spatial)])
 

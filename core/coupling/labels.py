@@ -68,6 +68,14 @@ class LabelSpace:
             result[self.find(labels)] = reason
         return result
 
+    def frozen_by(self, prefix: str | tuple[str, ...]) -> NDArray[np.bool_]:
+        """Boolean array over roots: True where any of the reasons begins so."""
+        result = np.zeros(self._count, dtype=bool)
+        for labels, reason in self._frozen:
+            if self.reasons[reason][0].startswith(prefix):
+                result[self.find(labels)] = True
+        return result
+
     def marked(self) -> NDArray[np.bool_]:
         """Boolean array over roots: True where non-neutral."""
         result = np.zeros(self._count, dtype=bool)

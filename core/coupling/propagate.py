@@ -47,8 +47,8 @@ class Flow:
         heads: Ids of tensors whose reshape feeds attention: split them by ``attention``.
         attention: ``"heads"`` or ``"head_dim"``.
         roles: What each parameter axis is to the op that first read it: ``(role, kind)``.
-        compress: Positions (in ``graph.all_ops``) of ops that must see only kept channels for a
-            masked network to compute what the pruned one does.
+        compress: Positions (in ``graph.all_ops``) of ops that must see only the kept ones of some
+            labels for a masked network to compute what the pruned one does.
     """
 
     def __init__(self, graph: Graph, attention: str, heads: Collection[int]) -> None:
@@ -57,9 +57,10 @@ class Flow:
         self.attention = attention
         self.heads = heads
         self.roles: dict[tuple[int, int], tuple[str, str]] = {}
-        self.compress: set[int] = set()
+        self.compress: list[tuple[int, IntArray]] = []
         self.position = 0
         self._axes: dict[int, list[Axis | _Unset]] = {}
+        self._makers: dict[int, Op] = {}
         self._read = {t for op in graph.all_ops for t in op.inputs} | set(graph.outputs)
 
     def run(self, frozen_ops: Mapping[int, str]) -> None:
@@ -151,20 +152,53 @@ class Flow:
                     self.space.freeze(labels, reason, where)
 
     def role(self, tensor: int | None, axis: int, role: str, op: Op) -> None:
-        """Note what a parameter axis is to its layer."""
-        if tensor is not None:
-            self.roles.setdefault((tensor, axis), (role, op.kind))
+        """Note what a parameter axis is to its layer.
+
+        Where a layer reads a function of parameters (standardised or normalised weights), the
+        parameter of the same form takes the role.
+        """
+        if tensor is None:
+            return
+        shape = self.shape(tensor)
+        self.roles.setdefault((tensor, axis), (role, op.kind))
+        if self.graph.tensors[tensor].role == "activation":
+            mine = self.get(tensor, axis)
+            for origin in self._origins(tensor):
+                for other, labels in enumerate(self.axes(origin)):
+                    if _same(mine, labels) or (mine is None and other == axis and self.shape(origin) == shape):
+                        self.roles.setdefault((origin, other), (role, op.kind))
+
+    def _origins(self, tensor: int) -> list[int]:
+        """Parameters with as many axes longer than 1 as the tensor, if parameters alone make it."""
+        if not self._makers:
+            self._makers = {t: op for op in self.graph.all_ops for t in op.outputs}
+        found, left = set(), {tensor}
+        seen: set[int] = set()
+        while left:
+            number = left.pop()
+            seen.add(number)
+            role = self.graph.tensors[number].role
+            if role == "input":
+                return []
+            if role == "parameter":
+                found.add(number)
+            elif number in self._makers:
+                left |= set(self._makers[number].inputs) - seen
+        return sorted(t for t in found if self._extent(t) == self._extent(tensor))
+
+    def _extent(self, tensor: int) -> int:
+        return sum(n > 1 for n in self.shape(tensor))
 
     def statistics(self, labels: Axis) -> None:
         """The op in hand takes statistics over these channels: they are non-neutral."""
         if labels is not None:
             self.space.mark(labels)
-            self.compress.add(self.position)
+            self.compress.append((self.position, labels))
 
     def contracts(self, labels: Axis) -> None:
         """The op in hand sums over these channels."""
         if labels is not None:
-            self.compress.add(self.position)
+            self.compress.append((self.position, labels))
 
     def labelled(self) -> dict[int, tuple[Axis, ...]]:
         """Labels of all tensors that were reached; axes never read are None."""
@@ -176,6 +210,10 @@ class Flow:
             learned = described.role in ("parameter", "buffer")
             self._axes[tensor] = [_UNSET if learned and n > 1 else None for n in described.shape]
         return self._axes[tensor]
+
+
+def _same(left: Axis, right: Axis) -> bool:
+    return left is not None and right is not None and np.array_equal(left, right)
 
 
 def _name(op: Op) -> str:

@@ -97,8 +97,10 @@ def _differ_in_constants(
 
 
 def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cut: Graph) -> str:
-    if op.kind != other.kind or len(op.outputs) != len(other.outputs):
+    if op.kind != other.kind:
         return f"expected {op.raw}, found {other.raw}"
+    if len(op.outputs) != len(other.outputs):
+        return f"{op.raw}: expected {len(op.outputs)} parts, found {len(other.outputs)}"
     for tensor, new in zip((*op.inputs, *op.outputs), (*other.inputs, *other.outputs), strict=False):
         expected, actual = _shape(coupling, alive, tensor), cut.tensors[new].shape
         if expected != actual:

@@ -1,8 +1,8 @@
-"""The plan that a pruned module carries with it."""
+"""The plan that a pruned network carries with it."""
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
 from prunekit.core.errors import PlanError
 from prunekit.core.plan import PruningPlan
@@ -12,22 +12,22 @@ __all__ = ["attach_plan", "find_plan", "plan_of"]
 _ATTRIBUTE = "_prunekit_plan"
 
 
-def attach_plan(model: nn.Module, plan: PruningPlan) -> None:
-    """Let a module carry its plan; copies of the module carry it too."""
+def attach_plan(model: Any, plan: PruningPlan) -> None:
+    """Let a network carry its plan; copies of the network carry it too."""
     setattr(model, _ATTRIBUTE, plan)
 
 
-def find_plan(model: nn.Module) -> PruningPlan | None:
-    """The plan that a module was cut by, or None for a module that was not."""
+def find_plan(model: Any) -> PruningPlan | None:
+    """The plan that a network was cut by, or None for a network that was not."""
     plan = getattr(model, _ATTRIBUTE, None)
     return plan if isinstance(plan, PruningPlan) else None
 
 
-def plan_of(model: nn.Module) -> PruningPlan:
-    """The plan that a module was cut by.
+def plan_of(model: Any) -> PruningPlan:
+    """The plan that a network was cut by.
 
     Raises:
-        PlanError: prunekit did not cut this module.
+        PlanError: prunekit did not cut this network.
     """
     plan = find_plan(model)
     if plan is None:
