@@ -23,6 +23,7 @@ from prunekit.cli.methods import Bench, Method, prepare_method
 from prunekit.cli.report import write_report
 from prunekit.cli.results import write_results
 from prunekit.core._files import write_atomic
+from prunekit.core._timing import compare_latency
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
 from prunekit.core.errors import ExportError, MissingDependencyError
@@ -139,8 +140,9 @@ def _measure(
     say(f"measuring the latency at batch {settings.batch}")
     traces = (analysis, analyse(job.backend, small, job.example(), probe=False))
     figures: list[dict[str, Any]] = []
-    for model, seen, home in zip((base.model, small), traces, (folder / "original", folder), strict=True):
-        time_ = job.backend.latency(model, example, runs=settings.runs, warmup=settings.warmup)
+    models = (base.model, small)
+    times = compare_latency(job.backend, models, example, runs=settings.runs, warmup=settings.warmup)
+    for model, time_, seen, home in zip(models, times, traces, (folder / "original", folder), strict=True):
         accuracy = job.backend.evaluate(model, job.loaders.test)
         costs = Cost(seen.coupling).full(("params", "macs", "flops"))
         size = (home / WEIGHTS_FILE).stat().st_size

@@ -18,7 +18,7 @@ from prunekit.core.plan import PruningPlan
 if TYPE_CHECKING:
     from prunekit.core.backend import Backend
 
-__all__ = ["Analysis", "analyse", "dry_run"]
+__all__ = ["Analysis", "analyse", "cuttable", "dry_run"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,13 @@ def analyse(
 
 def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:
     """Cut the model without its weights, run it, and say where it differs from the plan, if it does."""
-    return compare(analysis.coupling, plan, analysis.backend.trace_cut(analysis, plan))
+    try:
+        cut = analysis.backend.trace_cut(analysis, plan)
+    except CutError as error:
+        if error.position is None:
+            raise
+        return Mismatch(error.position, str(error))
+    return compare(analysis.coupling, plan, cut)
 
 
 def _probe_plan(coupling: Coupling) -> PruningPlan:
@@ -109,14 +115,15 @@ def _same_line(graph: Graph, mismatch: Mismatch, coupling: Coupling) -> set[int]
     be cut, the ops before it up to one that does."""
     ops = graph.all_ops
     position = mismatch.position
-    while position > 0 and not _cuttable(coupling, position):
+    while position > 0 and not cuttable(coupling, position):
         position -= 1
     op = ops[position]
     return {k for k, other in enumerate(ops) if k == position or (op.where and other.where == op.where
             and other.raw == op.raw)}  # fmt: skip
 
 
-def _cuttable(coupling: Coupling, position: int) -> bool:
+def cuttable(coupling: Coupling, position: int) -> bool:
+    """Whether an op (by its index in ``graph.all_ops``) holds channels that may be cut."""
     group_of, _ = coupling.unit_of
     op = coupling.graph.all_ops[position]
     return any(

@@ -90,7 +90,11 @@ class Backend(ABC):
     def trace_cut(self, analysis: Analysis, plan: PruningPlan) -> Graph:
         """Trace of the model as the plan would cut it, without touching its weights.
 
-        Where the cut model does not run, the graph ends before the op that failed.
+        Where the cut model does not run, the graph ends before the op that failed, or, if the framework
+        cannot tell, an error names it.
+
+        Raises:
+            CutError: The cut model does not run; ``position`` is the op that stands in the way.
         """
 
     @abstractmethod

@@ -251,7 +251,7 @@ def _require(name: str, root: str | Path | None, holds: Any) -> Path:
     found = _find(name, root, holds)
     if found is None:
         searched = ", ".join(str(base) for base in _roots(root))
-        advice = _ADVICE[name] if root is None else "name the folder that holds them, or give no root"
+        advice = _ADVICE[name] if root is None else f"give the folder that holds them, or no root and {_ADVICE[name]}"
         raise DataError(f"the files of {name} must be on this machine, got none in {searched}; {advice}")
     return found
 

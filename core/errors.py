@@ -47,7 +47,16 @@ class TraceError(PrunekitError, RuntimeError):
 
 
 class CutError(PrunekitError, RuntimeError):
-    """A pruned network does not compute the shapes that the plan implies."""
+    """A pruned network does not compute the shapes that the plan implies.
+
+    Args:
+        message: What is wrong.
+        position: Index of the op of the unpruned network that stands in the way, where it is known.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class TrainingError(PrunekitError, RuntimeError):

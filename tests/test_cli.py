@@ -222,7 +222,7 @@ def flat(text: str) -> str:
     ],
 )
 def test_a_mistake_costs_one_message_and_leaves_nothing(change: str, part: str, tmp_path: Path) -> None:
-    said = flat(call("run", "quickstart", "--out", tmp_path / "out", *changes(change), code=2))
+    said = flat(call("run", "quickstart", "--out", tmp_path / "outputs" / "out", *changes(change), code=2))
     assert part in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []

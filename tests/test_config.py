@@ -35,7 +35,7 @@ def good(tmp_path: Path) -> Path:
         ("method.output_path=x", ["output_path", "set out instead"]),
         ("method={pruning_step: 4}", ["method.name must be given"]),
         ("model={}", ["model.name must be given"]),
-        ("data.size=big", ["data.size must be a whole number", "'big'"]),
+        ("data.size=big", ["data.size must be a whole number", "'big'; change it"]),
         ("data.size=1.5", ["data.size must be a whole number", "1.5"]),
         ("data.size='14'", ["data.size must be a whole number", "without quotes"]),
         ("data=digits", ["data must be a section", "indent"]),

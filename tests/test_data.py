@@ -65,7 +65,7 @@ def test_fashion_mnist_is_found_packed_raw_and_where_torchvision_puts_it(
 
 def test_without_fashion_mnist_auto_gives_digits(tmp_path: Path) -> None:
     assert load_images("auto", root=tmp_path).name == "digits"
-    with pytest.raises(DataError, match="dataset-fashion-mnist"):
+    with pytest.raises(DataError, match="give the folder that holds them, or no root .*dataset-fashion-mnist"):
         load_images("fashion-mnist", root=tmp_path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunekit.core.errors import InputError
+from prunekit.core._networks import lenet_side
 
 __all__ = ["LeNet5", "lenet5"]
 
@@ -16,9 +16,7 @@ class LeNet5(nn.Module):
     def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> None:
         """Build it; the first linear layer is made for ``image_size``."""
         super().__init__()
-        side = (image_size // 2 - 4) // 2
-        if side < 1:
-            raise InputError(f"image_size of lenet5 must be at least 12, got {image_size}; resize the images")
+        side = lenet_side(image_size)
         self.conv1 = nn.Conv2d(in_channels, 6, 5, padding=2)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.fc1 = nn.Linear(16 * side * side, 120)

@@ -7,16 +7,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunekit.backend_torch.zoo._init import initialise
-from prunekit.core.errors import InputError
+from prunekit.core._networks import (
+    MOBILENET_V1,
+    MOBILENET_V2_META_WIDTHS,
+    MOBILENET_V2_WIDTHS,
+    check_width,
+    mobilenet_v2,
+)
 
 __all__ = ["MobileNetV1", "MobileNetV2", "mobilenetv1", "mobilenetv2", "mobilenetv2_metapruning"]
-
-_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
-_V2_REPEATS = (1, 2, 3, 4, 3, 3, 1)
-_V2_STRIDES = (1, 2, 2, 2, 1, 2, 1)
-_V2_WIDTHS = (32, 16, 24, 32, 64, 96, 160, 320)
-_V2_META_WIDTHS = (44, 22, 33, 44, 88, 132, 224, 448)
-_V2_LAST = 1280
 
 
 class SeparableConv(nn.Module):
@@ -53,13 +52,13 @@ class MobileNetV1(nn.Module):
             InputError: ``width`` leaves a layer without channels.
         """
         super().__init__()
-        _check_width("mobilenetv1", width, 32)
+        check_width("mobilenetv1", width, 32)
         channels = int(32 * width)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stem_stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         layers = []
-        for base, stride in _V1:
+        for base, stride in MOBILENET_V1:
             layers.append(SeparableConv(channels, int(base * width), stride))
             channels = int(base * width)
         self.layers = nn.Sequential(*layers)
@@ -104,7 +103,7 @@ class MobileNetV2(nn.Module):
         in_channels: int = 3,
         width: float = 1.0,
         stem_stride: int = 2,
-        widths: tuple[int, ...] = _V2_WIDTHS,
+        widths: tuple[int, ...] = MOBILENET_V2_WIDTHS,
         widen_first: bool = False,
     ) -> None:
         """Build it with random weights.
@@ -121,25 +120,12 @@ class MobileNetV2(nn.Module):
             InputError: ``width`` leaves a layer without channels.
         """
         super().__init__()
-        _check_width("mobilenetv2", width, 8)
-        if width != 1:
-            widths = tuple(_round8(w * width) for w in widths)
-        last = max(_V2_LAST, _round8(_V2_LAST * width))
-        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, stem_stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
+        stem, blocks, last = mobilenet_v2(width, widths, widen_first)
+        self.conv1 = nn.Conv2d(in_channels, stem, 3, stem_stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu1 = nn.ReLU6(inplace=True)
-        blocks: list[nn.Module] = []
-        before = widths[0]
-        for channels, repeats, stride in zip(widths[1:], _V2_REPEATS, _V2_STRIDES, strict=True):
-            for i in range(repeats):
-                first = not blocks
-                mid = before if first else 6 * before
-                blocks.append(
-                    InvertedResidual(before, mid, channels, stride if i == 0 else 1, not first or widen_first)
-                )
-                before = channels
-        self.blocks = nn.Sequential(*blocks)
-        self.conv2 = nn.Conv2d(before, last, 1, bias=False)
+        self.blocks = nn.Sequential(*(InvertedResidual(*block) for block in blocks))
+        self.conv2 = nn.Conv2d(blocks[-1][2], last, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(last)
         self.relu2 = nn.ReLU6(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -151,17 +137,6 @@ class MobileNetV2(nn.Module):
         x = self.blocks(self.relu1(self.bn1(self.conv1(x))))
         x = self.relu2(self.bn2(self.conv2(x)))
         return self.fc(self.avgpool(x).flatten(1))
-
-
-def _check_width(name: str, width: float, base: int) -> None:
-    if not isinstance(width, (int, float)) or not 1 / base <= width <= 16:
-        raise InputError(f"width of {name} must lie in [1/{base}, 16], got {width!r}; 1.0 is the full network")
-
-
-def _round8(value: float) -> int:
-    """The nearest multiple of 8 that is not more than a tenth smaller."""
-    rounded = max(8, int(value + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * value else rounded
 
 
 def mobilenetv1(**options: Any) -> MobileNetV1:
@@ -176,4 +151,4 @@ def mobilenetv2(**options: Any) -> MobileNetV2:
 
 def mobilenetv2_metapruning(**options: Any) -> MobileNetV2:
     """The full network of MetaPruning's search: about 1.4 times as wide, and every block widens."""
-    return MobileNetV2(**{"widths": _V2_META_WIDTHS, "widen_first": True, **options})
+    return MobileNetV2(**{"widths": MOBILENET_V2_META_WIDTHS, "widen_first": True, **options})

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunekit.backend_torch.zoo._init import initialise
-from prunekit.core.errors import InputError
+from prunekit.core._networks import cifar_blocks
 
 __all__ = ["CifarResNet", "resnet20", "resnet32", "resnet56"]
 
@@ -55,13 +55,12 @@ class CifarResNet(nn.Module):
             InputError: ``depth`` is not 6 n + 2.
         """
         super().__init__()
-        if depth < 8 or depth % 6 != 2:
-            raise InputError(f"depth of a CIFAR ResNet must be 6 n + 2, got {depth}; use 20, 32 or 56")
+        blocks = cifar_blocks(depth)
         self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, depth // 6, 1, first_projection)
-        self.layer2 = _stage(16, 32, depth // 6, 2, True)
-        self.layer3 = _stage(32, 64, depth // 6, 2, True)
+        self.layer1 = _stage(16, 16, blocks, 1, first_projection)
+        self.layer2 = _stage(16, 32, blocks, 2, True)
+        self.layer3 = _stage(32, 64, blocks, 2, True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, num_classes)
         initialise(self)

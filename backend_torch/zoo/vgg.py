@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from prunekit.backend_torch.zoo._init import initialise
+from prunekit.core._networks import VGG16
 
 __all__ = ["VGG", "vgg16"]
-
-_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 class VGG(nn.Module):
@@ -18,7 +17,7 @@ class VGG(nn.Module):
         """Build it with random weights."""
         super().__init__()
         layers: list[nn.Module] = []
-        for stage in _STAGES:
+        for stage in VGG16:
             for width in stage:
                 layers += [
                     nn.Conv2d(in_channels, width, 3, padding=1, bias=False),

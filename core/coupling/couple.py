@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from prunekit.core._names import nearest
 from prunekit.core.coupling import _rules_layers, _rules_shapes
 from prunekit.core.coupling._form import form
 from prunekit.core.coupling.groups import Coupling
@@ -70,7 +71,9 @@ def _ignore(flow: Flow, patterns: Sequence[str]) -> None:
                 if labels is not None and flow.roles.get((tensor, axis), ("", ""))[0] != "in":
                     flow.space.freeze(labels, f"ignored by the user ({pattern})")
         if not hits:
-            raise InputError(f"an ignore pattern must match a layer with parameters, got {pattern!r}")
+            layers = dict.fromkeys(name.rpartition(".")[0] for name in names.values())
+            hint = nearest(pattern, layers)
+            raise InputError(f"an ignore pattern must match a layer with parameters, got {pattern!r}; {hint}")
 
 
 def _feeds_attention(graph: Graph) -> Collection[int]:

@@ -1,0 +1,142 @@
+"""Networks by name: what a backend's zoo lists, how a name is looked up, and which input it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunekit.core._names import load_object, nearest
+from prunekit.core.errors import InputError
+
+__all__ = ["ENTRIES", "Image", "Library", "ModelEntry", "Zoo"]
+
+Image = tuple[int, int, int]
+_SMALL, _LARGE = (3, 32, 32), (3, 224, 224)
+_OWN = "package.module:function"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A network of the zoo.
+
+    Attributes:
+        name: What ``build_model`` takes.
+        description: One line.
+        image: Channels, height and width that it is made for.
+        classes: Default number of classes.
+    """
+
+    name: str
+    description: str
+    image: Image
+    classes: int
+
+
+ENTRIES: tuple[ModelEntry, ...] = (
+    ModelEntry("lenet5", "LeNet-5 for grey images", (1, 28, 28), 10),
+    ModelEntry("vgg16", "VGG-16 with batch norm and one linear layer", _SMALL, 10),
+    ModelEntry("resnet20", "ResNet-20 for small images, 1x1 shortcuts", _SMALL, 10),
+    ModelEntry("resnet32", "ResNet-32 for small images, 1x1 shortcuts", _SMALL, 10),
+    ModelEntry("resnet56", "ResNet-56 for small images, 1x1 shortcuts", _SMALL, 10),
+    ModelEntry("resnet18", "ResNet-18 with torchvision's layer names", _LARGE, 1000),
+    ModelEntry("resnet50", "ResNet-50 with torchvision's layer names", _LARGE, 1000),
+    ModelEntry("mobilenetv1", "MobileNetV1, any width", _LARGE, 1000),
+    ModelEntry("mobilenetv2", "MobileNetV2, any width", _LARGE, 1000),
+    ModelEntry("mobilenetv2_metapruning", "MobileNetV2 at MetaPruning's full widths", _LARGE, 1000),
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """Another package's networks, named ``"library:NAME"``.
+
+    Attributes:
+        build: The network of a name, given the options as a dict.
+        image: Channels, height and width that the network of a name is made for; None if it does not say.
+    """
+
+    build: Callable[[str, dict[str, Any]], Any]
+    image: Callable[[str], Image | None]
+
+
+class Zoo:
+    """The networks that one backend builds by name: its own, those of libraries, and the user's."""
+
+    def __init__(
+        self, builders: Mapping[str, Callable[..., Any]], kind: type, kind_name: str, libraries: Mapping[str, Library]
+    ) -> None:
+        """Name what can be built.
+
+        Args:
+            builders: The function for each entry's name.
+            kind: Class that every network is an instance of.
+            kind_name: What messages call it.
+            libraries: Other packages by the prefix of their names.
+        """
+        self._builders = dict(builders)
+        self._entries = {entry.name: entry for entry in ENTRIES if entry.name in self._builders}
+        self._kind, self._kind_name = kind, kind_name
+        self._libraries = dict(libraries)
+
+    def list_models(self, contains: str = "") -> tuple[ModelEntry, ...]:
+        """The networks of the zoo whose names contain a text, by name."""
+        return tuple(self._entries[name] for name in sorted(self._entries) if contains in name)
+
+    def build_model(self, name: str, **options: Any) -> Any:
+        """A network with random weights, by name.
+
+        Raises:
+            InputError: The name or an option is unknown, or the function returns no model.
+            MissingDependencyError: The library is needed and not installed.
+        """
+        library, inner = self._look_up(name)
+        if library is not None:
+            return self.call(name, lambda **rest: library.build(inner, rest), options)
+        builder = self._builders[name] if name in self._entries else load_object(name, "model function")
+        return self.call(name, builder, options)
+
+    def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
+        """Shape of an example input, e.g. ``(1, 3, 32, 32)``; ``in_channels`` and ``image_size`` count.
+
+        Raises:
+            InputError: The name is unknown, or is a function of the user's own, whose input only he knows.
+        """
+        library, inner = self._look_up(name)
+        if library is not None:
+            channels, height, width = library.image(inner) or _LARGE
+        elif name in self._entries:
+            channels, height, width = self._entries[name].image
+        else:
+            raise InputError(
+                f"the input of a model of your own must be given, got {name!r} alone; "
+                "give its shape, as in `--input 1,3,224,224`"
+            )
+        side = options.get("image_size", options.get("img_size"))
+        if side is not None:
+            height = width = int(side)
+        return (1, int(options.get("in_channels", options.get("in_chans", channels))), height, width)
+
+    def call(self, name: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+        """What a builder makes of the options, checked.
+
+        Raises:
+            InputError: It does not take an option, or returns something else than a network.
+        """
+        try:
+            model = builder(**options)
+        except TypeError as error:
+            if "argument" not in str(error):
+                raise
+            raise InputError(f"options of {name} must be ones it takes, got {sorted(options)} ({error})") from error
+        if not isinstance(model, self._kind):
+            raise InputError(f"{name} must return a {self._kind_name}, got {type(model).__name__}")
+        return model
+
+    def _look_up(self, name: str) -> tuple[Library | None, str]:
+        """The library, if it is one's network, and the name in it."""
+        kind, colon, inner = name.partition(":")
+        if not colon and name not in self._entries:
+            known = [*self._entries, *(f"{prefix}:NAME" for prefix in self._libraries), _OWN]
+            raise InputError(f"a model must be a known name, got {name!r}; {nearest(name, known)}")
+        return (self._libraries.get(kind) if colon else None), inner
