@@ -21,6 +21,7 @@ from prunekit.algorithms.uni_schedule import UniSchedule, prepare_folder, read_m
 from prunekit.core._names import nearest
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
+from prunekit.core.carried import find_plan
 from prunekit.core.errors import ConfigError, InputError
 from prunekit.core.plan import PruningPlan
 
@@ -36,7 +37,7 @@ class UniPrunerBase(ABC):
     Args:
         config: A dict of the keys of :class:`~prunekit.algorithms.uni_pruning.UniPruningConfig`, or
             an object that has them as attributes.
-        formats: Formats of the exported files; by default those of :meth:`default_formats`.
+        formats: Formats of the exported files; by default those of the backend.
 
     Raises:
         ConfigError: A key is unknown, or a value is of a wrong type or out of range.
@@ -51,16 +52,13 @@ class UniPrunerBase(ABC):
     def __init__(self, config: Any = None, formats: Sequence[str] | None = None) -> None:
         self._method = UniPruning(config)
         self._backend = self.backend()
-        self._schedule: UniSchedule | None = None
-        self._formats = self._known(self.default_formats() if formats is None else formats)
+        self._schedule = self.schedule(self._method, self.suffix)
+        self._structure: object = None
+        self._formats = self._known(self._backend.default_formats() if formats is None else formats)
 
     @abstractmethod
     def backend(self) -> Backend:
         """The backend of the framework."""
-
-    @abstractmethod
-    def default_formats(self) -> Sequence[str]:
-        """Formats that :meth:`convert` exports to, if none are named."""
 
     @abstractmethod
     def save_weights(self, model: Any, path: Path) -> None:
@@ -95,17 +93,14 @@ class UniPrunerBase(ABC):
             TraceError: The model does not run on an input of ``input_size``.
         """
         analysis = self._analyse(model)
-        self._schedule = self.schedule(self._method, analysis, lambda path: self.save_weights(model, path), self.suffix)
+        # a callback that was taken before the first model is the one that acts on it
+        schedule = self.schedule(self._method, self.suffix) if self._schedule.bound else self._schedule
+        schedule.bind(analysis, lambda path: self.save_weights(model, path))
+        self._schedule, self._structure = schedule, self.structure(model)
         return model
 
     def callbacks(self) -> list[Any]:
-        """What the training has to call; the first has ``output_path``.
-
-        Raises:
-            InputError: :meth:`apply` was not called before.
-        """
-        if self._schedule is None:
-            raise InputError("callbacks() needs a model, got none yet; call apply(model) first")
+        """What the training has to call; the first has ``output_path``, also before :meth:`apply`."""
         return [self._schedule]
 
     def convert(
@@ -148,13 +143,13 @@ class UniPrunerBase(ABC):
         if mask_path:
             mask = read_mask(mask_path)
         own = self._schedule
-        if mask is None and tag != "original" and own is not None and own.analysis.model is net_opt and own.enabled:
+        if mask is None and tag != "original" and own.bound and own.analysis.model is net_opt and own.enabled:
             own.train_end()
             mask = own.mask
         if ckpt_path:
             net_opt = self._backend.clone(net_opt)
             self._backend.set_state(net_opt, self.read_weights(net_opt, Path(ckpt_path)))
-        return self.prune_by_mask(net_opt, mask, config, tag)
+        return self._pruned(net_opt, mask, config, tag)
 
     def prune_by_mask(
         self,
@@ -183,6 +178,17 @@ class UniPrunerBase(ABC):
             OutputError: The output folder cannot be written.
             ExportError: An exported file does not compute what the model does.
         """
+        return self._pruned(net, mask, config, tag)
+
+    def structure(self, model: Any) -> object:
+        """Something that compares unequal once a model computes otherwise than at :meth:`apply`."""
+        return find_plan(model)
+
+    def save_pruned(self, model: Any, stem: Path) -> None:
+        """Write a converted model, besides its exports, to files whose names begin with ``stem``."""
+        self._backend.save(model, stem)
+
+    def _pruned(self, net: Any, mask: Mapping[str, Sequence[int]] | None, config: Any, tag: str | None) -> Any:
         stem = self._stem(config, tag if tag is not None else "original" if mask is None else "pruned")
         if mask is None:
             small = self._backend.clone(net)
@@ -190,9 +196,10 @@ class UniPrunerBase(ABC):
             checked = check_mask(mask)
             analysis = self._analysis_of(net)
             plan = PruningPlan.from_mask(analysis.coupling, checked, model=type(net).__name__)
+            _warn_of_gaps(analysis, checked)
             small = self._backend.apply(analysis, plan)
         prepare_folder(stem.parent)
-        self._backend.save(small, stem)
+        self.save_pruned(small, stem)
         example = self._backend.example(self.config.input_size, like=small)
         for name in self._formats:
             suffix = self._backend.export_formats()[name].suffixes[0]
@@ -204,8 +211,9 @@ class UniPrunerBase(ABC):
         return analyse(self._backend, model, self._backend.example(self.config.input_size, like=model))
 
     def _analysis_of(self, model: Any) -> Analysis:
-        if self._schedule is not None and self._schedule.analysis.model is model:
-            return self._schedule.analysis
+        own = self._schedule
+        if own.bound and own.analysis.model is model and self.structure(model) == self._structure:
+            return own.analysis
         return self._analyse(model)
 
     def _stem(self, config: Any, tag: str) -> Path:
@@ -215,7 +223,7 @@ class UniPrunerBase(ABC):
         known = UniPruning({**self.config.model_dump(), **changes}).config
         if not isinstance(tag, str) or not tag or Path(tag).name != tag or tag == "..":
             raise InputError(f"a tag is part of a file name, got {tag!r}; use e.g. 'pruned'")
-        epoch = known.epoch_size or (self._schedule.epoch if self._schedule is not None else 0)
+        epoch = known.epoch_size or self._schedule.epoch
         return self.config.folder / f"{known.exp_name}_{tag}_{known.rank}_epoch{epoch}"
 
     def _known(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -224,3 +232,14 @@ class UniPrunerBase(ABC):
             if name not in formats:
                 raise ConfigError(f"a format must be a known one, got {name!r}; {nearest(str(name), formats)}")
         return tuple(names)
+
+
+def _warn_of_gaps(analysis: Analysis, mask: Mapping[str, Sequence[int]]) -> None:
+    """Masks of a training name every layer that may be cut, also those that lose nothing."""
+    layers = {m.name.rpartition(".")[0] for g in analysis.groups for m in g.producers}
+    absent = sorted(layers - set(mask))
+    if absent:
+        logger.warning(
+            "the mask names %d of %d layers that may be cut and not, for instance, %s; is it of another model?",
+            len(layers) - len(absent), len(layers), absent[0],
+        )  # fmt: skip

@@ -193,7 +193,9 @@ class UniPruning:
         """
         from prunekit.algorithms.uni_schedule import UniSchedule  # it builds on this module
 
-        return UniSchedule(self, analysis, lambda path: None, ".safetensors")
+        schedule = UniSchedule(self, ".safetensors")
+        schedule.bind(analysis, lambda path: None)
+        return schedule
 
     def _candidates(self, coupling: Coupling, state: State) -> list[_Candidate]:
         """Every set of channels that may go, layer by layer, the least important first."""

@@ -27,35 +27,58 @@ class UniSchedule:
     the channels that it sets to zero may grow again. The last step decides what is cut. Each
     step writes ``<exp>_zeroed_rank<r>_epoch<n><suffix>`` and ``…_mask.json``.
 
+    It knows its ``output_path`` from the beginning, and its network from :meth:`bind` on.
+
     Args:
         method: The selection rule.
-        analysis: The network in training, and its groups. Its weights are zeroed in place.
-        save_weights: Writes the network's weights to a path, or leaves nothing there.
         suffix: How the names of weights files end (``".ckpt"``).
-
-    Raises:
-        BudgetError: The target cannot be reached.
-        NothingToPruneError: No group of the network may be cut.
-        OutputError: The output folder cannot be written.
     """
 
-    def __init__(
-        self, method: UniPruning, analysis: Analysis, save_weights: Callable[[Path], object], suffix: str
-    ) -> None:
+    def __init__(self, method: UniPruning, suffix: str) -> None:
         self.config = method.config
-        self.analysis = analysis
         self.output_path = str(self.config.folder)
         self.selection: Selection | None = None
         self.weights_path: Path | None = None
         self.mask_path: Path | None = None
         self.epoch = 0
         self._method = method
-        self._save_weights = save_weights
+        self._analysis: Analysis | None = None
+        self._save_weights: Callable[[Path], object] = lambda path: None
         self._suffix = suffix
         self._finished = False
+
+    def bind(self, analysis: Analysis, save_weights: Callable[[Path], object]) -> None:
+        """Take a network to act on.
+
+        Args:
+            analysis: The network in training, and its groups. Its weights are zeroed in place.
+            save_weights: Writes the network's weights to a path, or leaves nothing there.
+
+        Raises:
+            BudgetError: The target cannot be reached.
+            NothingToPruneError: No group of the network may be cut.
+            OutputError: The output folder cannot be written.
+        """
         if self.enabled:
-            method.check_reachable(analysis.coupling)
+            self._method.check_reachable(analysis.coupling)
             prepare_folder(self.config.folder)
+        self._analysis, self._save_weights = analysis, save_weights
+
+    @property
+    def bound(self) -> bool:
+        """Whether it has a network."""
+        return self._analysis is not None
+
+    @property
+    def analysis(self) -> Analysis:
+        """The network in training, and its groups.
+
+        Raises:
+            InputError: :meth:`bind` was not called before.
+        """
+        if self._analysis is None:
+            raise InputError("a UniPruning step needs a model, got none yet; call apply(model) before the training")
+        return self._analysis
 
     @property
     def enabled(self) -> bool:
@@ -91,10 +114,14 @@ class UniSchedule:
             self._step(f"after epoch {self.epoch}, the last", soft=False)
             self._finished = True
 
+    def agreed(self, selection: Selection) -> Selection:
+        """One selection for all processes of a distributed training; for a single one, its own."""
+        return selection
+
     def _step(self, when: str, soft: bool) -> None:
         analysis = self.analysis
-        state = analysis.backend.get_state(analysis.model)
-        selection = self._method.choose(analysis.coupling, state)
+        state = analysis.backend.get_state(analysis.model, copy=soft)
+        selection = self.agreed(self._method.choose(analysis.coupling, state))
         if soft:
             zero_makers(analysis.coupling, selection.plan, state)
             analysis.backend.set_state(analysis.model, state)

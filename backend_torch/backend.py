@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,6 +116,10 @@ class TorchBackend(Backend):
         from prunekit.backend_torch.export import FORMATS
 
         return FORMATS
+
+    def default_formats(self) -> tuple[str, ...]:
+        complete = all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime"))
+        return ("torchscript", "onnx") if complete else ("torchscript",)
 
     def list_models(self) -> Sequence[Any]:
         from prunekit.backend_torch.zoo import list_models

@@ -36,9 +36,7 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
     for name, tensor in _tensors(model).items():
         if name in cuts:
             value = sliced(tensor.detach(), cuts[name])
-            memo[id(tensor)] = (
-                nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
-            )
+            memo[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
     small = deep_copy(model, memo)
     update_layers(small)
     _update_bare_norms(small, analysis, plan)

@@ -15,8 +15,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +76,6 @@ class UniPruner(UniPrunerBase):
 
     def backend(self) -> TorchBackend:
         return TorchBackend()
-
-    def default_formats(self) -> Sequence[str]:
-        complete = all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime"))
-        return ("torchscript", "onnx") if complete else ("torchscript",)
 
     def save_weights(self, model: nn.Module, path: Path) -> None:
         """The state dict under the module's own names; tied tensors are written under each name."""

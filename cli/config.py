@@ -194,10 +194,11 @@ class ExportSection(Section):
     """Which files to export; each is loaded again by its own runtime and compared.
 
     Attributes:
-        formats: Names of formats of the backend, e.g. ``torchscript``, ``onnx``, ``pt2``.
+        formats: Names of formats of the backend, e.g. ``torchscript``, ``onnx``, ``pt2`` or ``mindir``; by
+            default those that its users expect.
     """
 
-    formats: list[str] = ["torchscript", "onnx"]
+    formats: list[str] | None = None
 
 
 class LatencySection(Section):

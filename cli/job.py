@@ -55,12 +55,15 @@ def prepare(config: RunConfig) -> Job:
         MissingDependencyError: The framework is not installed.
     """
     backend: Any = get_backend(config.backend)
-    known = backend.export_formats()
-    for name in config.export.formats:
+    known, formats = backend.export_formats(), config.export.formats
+    if formats is None:
+        formats = list(backend.default_formats())
+        config = config.model_copy(update={"export": config.export.model_copy(update={"formats": formats})})
+    for name in formats:
         if name not in known:
             raise ConfigError(f"export.formats may hold known formats only, got {name!r}; {nearest(name, known)}")
-    if len(set(config.export.formats)) < len(config.export.formats):
-        raise ConfigError(f"export.formats may name a format once, got {config.export.formats}; remove one")
+    if len(set(formats)) < len(formats):
+        raise ConfigError(f"export.formats may name a format once, got {formats}; remove one")
     data = config.data.model_dump(exclude={"name", "batch_size"}, exclude_none=True)
     if ":" in config.data.name:  # a function of the user's own takes only what is set
         data = {key: value for key, value in data.items() if key in config.data.model_fields_set}
@@ -96,7 +99,7 @@ def _settled(config: RunConfig, loaders: Any) -> RunConfig:
     if not shape:
         raise ConfigError("model.input must be given where the data do not tell it, got none; e.g. input: [3, 32, 32]")
     options = dict(model.options)
-    own = ":" in model.name and model.name.partition(":")[0] not in ("torchvision", "timm")
+    own = ":" in model.name and model.name.partition(":")[0] not in ("torchvision", "timm", "mindcv")
     if not own:  # a function of the user's own takes what it takes
         options.setdefault("in_channels", int(shape[0]))
         if loaders.classes:

@@ -145,9 +145,7 @@ def _prune(bench: Bench, analysis: Analysis, keys: PruneKeys) -> tuple[Any, Prun
 def _select(job: Job, analysis: Analysis, keys: PruneKeys, importance: str) -> PruningPlan:
     data = _Few(job.loaders.calibration, job.config.recalibrate or 100)
     scores = score_model(analysis, importance, data=data, seed=job.config.seed)
-    return select(
-        analysis, keys.budget, scores, scope=keys.scope, align=keys.align, min_channels=keys.min_channels
-    )
+    return select(analysis, keys.budget, scores, scope=keys.scope, align=keys.align, min_channels=keys.min_channels)
 
 
 def _keep(bench: Bench, analysis: Analysis) -> tuple[Any, PruningPlan]:

@@ -84,9 +84,7 @@ def _headline(job: Job, analysis: Analysis) -> str:
     return text
 
 
-def _work(
-    job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLog, say: Say
-) -> dict[str, Any]:
+def _work(job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLog, say: Say) -> dict[str, Any]:
     base = get_base(job, log, say)
     write_atomic(folder / "inspection.json", json.dumps(Inspection.of(analysis, model=job.config.model.name).to_dict()))
     bench = Bench(job, log, say, base.model, [{"stage": "base", **line} for line in base.history])

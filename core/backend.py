@@ -192,6 +192,10 @@ class Backend(ABC):
         """The formats of :meth:`export` by name."""
 
     @abstractmethod
+    def default_formats(self) -> tuple[str, ...]:
+        """The formats that are written where none are named, as far as what they need is installed."""
+
+    @abstractmethod
     def build_model(self, name: str, *, seed: int | None = None, **options: Any) -> Any:
         """A network by name: of the zoo, of a library (``library:NAME``), or the user's own.
 

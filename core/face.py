@@ -31,9 +31,7 @@ class Face:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
-    def inspect(
-        self, model: Any, example: Any, *, ignore: Sequence[str] = (), attention: str = "heads"
-    ) -> Inspection:
+    def inspect(self, model: Any, example: Any, *, ignore: Sequence[str] = (), attention: str = "heads") -> Inspection:
         """What could be cut: groups, widths, what is frozen and why, what each budget would leave.
 
         Args:

@@ -204,9 +204,7 @@ def test_parts_are_disjoint_even_and_repeatable() -> None:
     assert np.ptp(np.bincount(whole.validation.labels)) <= 2
 
 
-@given(
-    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), share=st.floats(0, 1), seed=st.integers(0, 99)
-)
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_an_even_draw(sizes: list[int], share: float, seed: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     count = int(share * len(labels))

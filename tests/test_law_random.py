@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from _steps import KINDS, SIDE
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nets import randomise, tensors
 from torch import nn
@@ -134,6 +134,8 @@ def check_law(design: Design) -> None:
 
 
 @given(DESIGNS)
+# a softmax leaves dropped channels other than zero, and weights worked out from others are not zero there
+@example(Design(4, (("in_heads", 0, 0, 4), ("standardised", 0, 0, 4)), ("maps",), False))
 @settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks_keep_the_law(design: Design) -> None:
     check_law(design)

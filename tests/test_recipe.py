@@ -45,9 +45,7 @@ def test_cosine_and_onecycle_follow_torch(epochs: float, per_epoch: int) -> None
 
 def test_onecycle_with_another_rise_follows_torch() -> None:
     mine = lr_curve(Recipe(epochs=1, lr=1.0, schedule="onecycle", rise=0.1), 57)
-    theirs = torch_curve(
-        1.0, lambda o: OneCycleLR(o, 1.0, total_steps=57, pct_start=0.1, cycle_momentum=False), 57
-    )
+    theirs = torch_curve(1.0, lambda o: OneCycleLR(o, 1.0, total_steps=57, pct_start=0.1, cycle_momentum=False), 57)
     np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
 
 

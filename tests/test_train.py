@@ -279,9 +279,7 @@ def test_auxiliary_outputs_count(name: str, weight: float) -> None:
     )
     expected = F.cross_entropy(logits, y) + weight * sum(F.cross_entropy(a, y) for a in aux)
     torch.testing.assert_close(classification_loss(outputs, y, Recipe()), expected)
-    torch.testing.assert_close(
-        classification_loss(outputs, y, Recipe(aux_weight=0.0)), F.cross_entropy(logits, y)
-    )
+    torch.testing.assert_close(classification_loss(outputs, y, Recipe(aux_weight=0.0)), F.cross_entropy(logits, y))
 
 
 @pytest.mark.slow

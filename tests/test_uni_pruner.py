@@ -256,11 +256,16 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_callbacks_before_apply_and_epochs_from_zero(tmp_path: Path) -> None:
     algo = UniPruner(settings_for(tmp_path))
+    early = algo.callbacks()[0]
+    assert early.output_path == str(tmp_path / "trial")
     with pytest.raises(InputError, match="apply"):
-        algo.callbacks()
+        early.epoch_begin(1)
     algo.apply(Mixed())
+    assert algo.callbacks()[0] is early
     with pytest.raises(InputError, match="from 1"):
-        algo.callbacks()[0].epoch_begin(0)
+        early.epoch_begin(0)
+    algo.apply(Mixed())
+    assert algo.callbacks()[0] is not early
 
 
 @pytest.mark.parametrize(
@@ -306,3 +311,11 @@ def test_checkpoints_that_are_damaged_or_foreign(tmp_path: Path) -> None:
             algo.convert(model, mask_path=mask_path, ckpt_path=path)
     with pytest.raises(PlanError, match="readable JSON"):
         algo.convert(model, mask_path=broken)
+
+
+def test_a_mask_that_leaves_layers_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    algo = UniPruner(settings_for(tmp_path), formats=())
+    algo.prune_by_mask(Toy(), {"conv1": [0], "conv2": []})
+    assert "is it of another model" not in caplog.text
+    algo.prune_by_mask(Toy(), {"conv1": [0]}, tag="part")
+    assert "the mask names 1 of 2 layers that may be cut and not, for instance, conv2" in caplog.text

@@ -37,9 +37,7 @@ class SeparableConv(nn.Module):
 class MobileNetV1(nn.Module):
     """A stem and thirteen separable convolutions."""
 
-    def __init__(
-        self, num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, stem_stride: int = 2
-    ) -> None:
+    def __init__(self, num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, stem_stride: int = 2) -> None:
         """Build it with random weights.
 
         Args:

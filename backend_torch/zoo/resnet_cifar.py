@@ -40,9 +40,7 @@ class CifarBlock(nn.Module):
 class CifarResNet(nn.Module):
     """A stem and three stages of 16, 32 and 64 channels with ``(depth - 2) / 6`` blocks each."""
 
-    def __init__(
-        self, depth: int, num_classes: int = 10, in_channels: int = 3, first_projection: bool = False
-    ) -> None:
+    def __init__(self, depth: int, num_classes: int = 10, in_channels: int = 3, first_projection: bool = False) -> None:
         """Build it with random weights.
 
         Args:

@@ -34,8 +34,16 @@ def conv(flow: Flow, op: Op) -> None:
         out = _grouped(flow, op, weight, given, groups)
     if bias is not None:
         flow.meet(bias, 0, out, op)
+    if flow.shape(weight)[1] > 1:
+        _derived(flow, weight, given)
     leading = [flow.get(x, a) for a in range(channel)]
     flow.put(op.outputs[0], [*leading, out, *([None] * spatial)])
+
+
+def _derived(flow: Flow, weight: int, given: Axis) -> None:
+    """Weights that are worked out from parameters need not be zero where those are."""
+    if flow.graph.tensors[weight].role == "activation":
+        flow.contracts(given)
 
 
 def _depthwise(flow: Flow, op: Op, weight: int, given: Axis, groups: int) -> Axis:
@@ -84,6 +92,7 @@ def linear(flow: Flow, op: Op) -> None:
     flow.role(weight, 1, "in", op)
     flow.role(bias, 0, "shift", op)
     flow.meet(weight, 1, flow.get(x, flow.rank(x) - 1), op)
+    _derived(flow, weight, flow.get(weight, 1))
     out = flow.get(weight, 0)
     if bias is not None:
         flow.meet(bias, 0, out, op)
