@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-EXTRAS := torch,onnx,report,log,test
+EXTRAS := torch,mindspore,onnx,report,log,test
 KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
 READY := .venv/.ready-$(KEY)
 
@@ -28,6 +28,7 @@ $(READY):
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 # pytest by its own script: `python -m pytest` would put this folder on sys.path

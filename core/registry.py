@@ -19,6 +19,7 @@ __all__ = ["backend_of", "get_algorithm", "get_backend", "list_algorithms", "lis
 
 _BACKENDS: Mapping[str, str] = {
     "torch": "prunekit.backend_torch.backend:TorchBackend",
+    "mindspore": "prunekit.backend_mindspore.backend:MindSporeBackend",
 }
 _ALGORITHMS: Mapping[str, str] = {
     "uni_pruning": "prunekit.algorithms.uni_pruning:UniPruning",

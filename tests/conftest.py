@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 # read when the libraries are loaded, so they are set before anything else is imported
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if find_spec("mindspore"):
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from _house import ROOT, python
 from typer.testing import CliRunner
 
@@ -18,7 +20,12 @@ from prunekit.cli.main import app
 from prunekit.core.registry import get_backend
 from prunekit.core.store import read_plan
 
-BACKENDS = ["torch"]
+BACKENDS = [
+    "torch",
+    pytest.param("mindspore", marks=pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore")),
+]
+FORMATS = {"torch": ["torchscript", "onnx"], "mindspore": ["mindir"]}
+FILES = {"torchscript": "model.ts", "onnx": "model.onnx", "mindir": "model.mindir"}
 
 SMALL = [
     "data.name=digits",
@@ -57,11 +64,15 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return out
 
 
+def backend_of(run: Path) -> str:
+    return str(yaml.safe_load((run / "config.yml").read_text())["backend"])
+
+
 def test_the_quickstart_leaves_everything(finished: Path) -> None:
     names = {p.name for p in finished.iterdir()}
     assert {
         "plan.json", "weights.safetensors", "original", "log.jsonl", "config.yml", "inspection.json",
-        "results.json", "report.html", "model.ts", "model.onnx", "unipruning",
+        "results.json", "report.html", "unipruning", *(FILES[f] for f in FORMATS[backend_of(finished)]),
     } <= names  # fmt: skip
     assert not [p for p in finished.parent.iterdir() if p != finished]
     results = json.loads((finished / "results.json").read_text())
@@ -93,8 +104,11 @@ def test_a_finished_run_is_evaluated_exported_and_reported_again(finished: Path,
     found = json.loads(call("evaluate", finished, "--json"))
     assert found == {key: results["reload"][key] for key in found}
     assert f"{found['right']:,} of {found['images']:,} right" in call("evaluate", finished)
-    target = tmp_path / "small.pt2"
-    assert "torch.export.load gives the same outputs" in call("export", finished, "--format", "pt2", "--output", target)
+    name, runtime = {"torch": ("pt2", "torch.export.load"), "mindspore": ("mindir", "mindspore.nn.GraphCell")}[
+        backend_of(finished)
+    ]
+    target = tmp_path / f"small.{name}"
+    assert f"{runtime} gives the same outputs" in call("export", finished, "--format", name, "--output", target)
     assert target.stat().st_size > 1000
     assert "format must be a known one, got 'onx'; did you mean 'onnx'?" in flat(
         call("export", finished, "--format", "onx", code=2)
@@ -107,6 +121,8 @@ def test_a_finished_run_is_evaluated_exported_and_reported_again(finished: Path,
 
 def test_the_exported_onnx_file_gives_the_answers_of_the_run(finished: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    if "onnx" not in FORMATS[backend_of(finished)]:
+        pytest.skip("not exported to ONNX")
     from prunekit.cli.job import open_run
 
     job, small = open_run(finished)
@@ -135,7 +151,7 @@ def test_a_second_run_needs_permission_and_uses_the_cache(finished: Path, tmp_pa
     config = finished / "config.yml"
     assert "add --overwrite" in flat(call("run", config, "--out", finished, code=2))
     out = tmp_path / "second"
-    said = call("run", config, "--out", out, "--set", "export.formats=[torchscript]")
+    said = call("run", config, "--out", out)
     assert "cached weights of" in said
     first, second = (json.loads((folder / "results.json").read_text()) for folder in (finished, out))
     assert first["before"]["top1"] == second["before"]["top1"]
@@ -144,7 +160,7 @@ def test_a_second_run_needs_permission_and_uses_the_cache(finished: Path, tmp_pa
     call("run", config, "--out", out, "--overwrite", "--set", "export.formats=[]", "--set", "method={name: none}")
     third = json.loads((out / "results.json").read_text())
     assert third["after"]["params"] == third["before"]["params"]
-    assert not (out / "model.ts").exists()
+    assert not [p for p in out.iterdir() if p.stem == "model"]
     assert [p.name for p in tmp_path.iterdir()] == ["second"]
 
 
@@ -174,6 +190,8 @@ def test_weights_of_a_folder_start_a_run(finished: Path, tmp_path: Path) -> None
 def test_an_export_that_fails_costs_only_itself(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "onnx" not in FORMATS[backend_of(finished)]:
+        pytest.skip("not exported to ONNX")
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     out = tmp_path / "out"
@@ -189,7 +207,7 @@ def test_an_export_that_fails_costs_only_itself(
 @pytest.mark.parametrize("name", [name for name in list_configs() if name != "quickstart"])
 def test_a_ready_configuration_runs(name: str, backend: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    call("run", name, "--backend", backend, "--out", out, *changes("export.formats=[torchscript]"))
+    call("run", name, "--backend", backend, "--out", out, *changes(f"export.formats=[{FORMATS[backend][0]}]"))
     results = json.loads((out / "results.json").read_text())
     assert results["after"]["params"] < results["before"]["params"]
     assert results["reload"]["same"] is True

@@ -1,0 +1,69 @@
+"""A network as MindSpore's own compiler sees it: the one place that calls private functions."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from mindspore import nn
+from mindspore.train.mind_ir_pb2 import ModelProto
+
+__all__ = ["clear_caches", "compiled", "in_mode"]
+
+
+def compiled(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
+    """The MindIR of a network in the mode (training or inference) in which it is; nothing of it changes.
+
+    The two calls stand behind ``mindspore.export``; where a version lacks them, the file is written.
+    """
+    clear_caches(net)
+    try:
+        executor, proto = _executor(), ModelProto()
+        if executor is None:
+            return _exported(net, inputs)
+        graph, _ = executor.compile(net, *inputs, phase="export.mindir", do_convert=False)
+        proto.ParseFromString(executor._get_func_graph_proto(net, graph, "mind_ir"))
+        return proto
+    finally:
+        # a later compile of a renamed or resized network would take the graph of this one
+        clear_caches(net)
+
+
+def clear_caches(net: nn.Cell) -> None:
+    """Forget every graph that was compiled for a network."""
+    for _, cell in net.cells_and_names():
+        cell.compile_cache.clear()
+
+
+@contextlib.contextmanager
+def in_mode(net: nn.Cell, training: bool) -> Iterator[None]:
+    """All cells in training or in inference mode; afterwards each is as it was."""
+    before = [(cell, cell.training) for _, cell in net.cells_and_names()]
+    net.set_train(training)
+    try:
+        yield
+    finally:
+        for cell, flag in before:
+            cell.training = flag
+
+
+def _executor() -> Any:
+    try:
+        from mindspore.common.api import _cell_graph_executor as executor
+    except ImportError:
+        return None
+    known = hasattr(executor, "compile") and hasattr(executor, "_get_func_graph_proto")
+    return executor if known else None
+
+
+def _exported(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.mindir"
+        ms.export(net, *inputs, file_name=str(path.with_suffix("")), file_format="MINDIR")
+        proto = ModelProto()
+        proto.ParseFromString(path.read_bytes())
+        return proto

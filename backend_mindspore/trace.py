@@ -1,0 +1,356 @@
+"""Trace a MindSpore network into a Graph: compile it to MindIR and read that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from prunekit.backend_mindspore._mindir import compiled, in_mode
+from prunekit.backend_mindspore._names import is_statistic, parameters
+from prunekit.backend_mindspore._ops import Call, Value, describe, tensors
+from prunekit.backend_mindspore._proto import Node, nodes, results
+from prunekit.backend_mindspore._proto import parameters as proto_parameters
+from prunekit.core.errors import TraceError
+from prunekit.core.graph import Graph, Op, Tensor
+
+__all__ = ["Failure", "call", "find_failure", "positional", "trace"]
+
+_PASSING = frozenset(["Load", "Depend"])
+_MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+_TUPLES = frozenset(["MakeTuple", "make_list", "MakeList", "make_tuple"])
+
+
+def trace(net: nn.Cell, example: Any) -> Graph:
+    """Compile ``net`` once, in inference mode, and write down what it computes.
+
+    Args:
+        net: Any cell; it is not changed.
+        example: One input, a tuple of positional inputs, or a dict of keyword inputs.
+
+    Returns:
+        The graph of inference; ops of training mode are added where they reach more parameters.
+
+    Raises:
+        TraceError: The network cannot be compiled for the example.
+    """
+    inputs = positional(net, example)
+    reader = _Reader(net)
+    with in_mode(net, False):
+        reader.read(_proto(net, inputs))
+    if reader.unreached():
+        _read_training(net, inputs, reader)
+    return reader.graph()
+
+
+def _read_training(net: nn.Cell, inputs: tuple[Any, ...], reader: _Reader) -> None:
+    doubled = tuple(_doubled(x) for x in inputs)
+    before = reader.unreached()
+    other = reader.fork()
+    try:
+        with in_mode(net, True):
+            other.read(_proto(net, doubled))
+    except TraceError:
+        return
+    if len(other.unreached()) < len(before):
+        reader.adopt(other)
+
+
+def _proto(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
+    try:
+        return compiled(net, inputs)
+    except Exception as error:  # the compiler raises of every kind
+        shapes = [tuple(x.shape) for x in inputs if isinstance(x, ms.Tensor)]
+        raise TraceError(
+            f"the model must compile for the example (shapes {shapes}), got {type(error).__name__}: "
+            f"{_first_lines(error)}; give an example of the shape and type that the model expects"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a network fails when it is run op by op.
+
+    Attributes:
+        scope: The innermost cell that was running.
+        after: The cell that had finished last, or ``""``.
+        text: What was wrong.
+    """
+
+    scope: str
+    after: str
+    text: str
+
+
+def find_failure(net: nn.Cell, example: Any) -> Failure | None:
+    """Run a network op by op; None where it does not fail."""
+    names = {id(cell): name for name, cell in net.cells_and_names()}
+    done = [""]
+
+    def finished(cell: nn.Cell, inputs: Any, output: Any) -> None:
+        done.append(names[id(cell)])
+
+    hooks = [cell.register_forward_hook(finished) for _, cell in net.cells_and_names()]
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        with in_mode(net, False):
+            for output in _tensors(net(*positional(net, example))):
+                output.asnumpy()
+    except Exception as error:  # ops raise of every kind
+        found, traceback = "", error.__traceback__
+        while traceback is not None:
+            cell = traceback.tb_frame.f_locals.get("self")
+            found = names.get(id(cell), found)
+            traceback = traceback.tb_next
+        return Failure(found, done[-1], _first_lines(error))
+    finally:
+        ms.set_context(mode=mode)
+        for hook in hooks:
+            hook.remove()
+    return None
+
+
+def _tensors(value: Any) -> list[ms.Tensor]:
+    if isinstance(value, ms.Tensor):
+        return [value]
+    return [t for v in value for t in _tensors(v)] if isinstance(value, tuple | list) else []
+
+
+def _places(net: nn.Cell) -> dict[str, str]:
+    """For each cell, the nearest one of the user's own around it, and the way from there: a place in the code."""
+    places: dict[str, str] = {}
+    for name, cell in net.cells_and_names():
+        kind = type(cell)
+        own = not kind.__module__.startswith("mindspore.")
+        parent, _, last = name.rpartition(".")
+        above = places.get(parent, "")
+        places[name] = f"{kind.__module__}.{kind.__qualname__}:" if own or not name else f"{above}{last}."
+    return places
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("---")]
+    return " ".join(lines[:3])[:400]
+
+
+def positional(net: nn.Cell, example: Any) -> tuple[Any, ...]:
+    """An example as positional arguments of ``construct``."""
+    if isinstance(example, dict):
+        import inspect
+
+        bound = inspect.signature(net.construct).bind(**example)
+        bound.apply_defaults()
+        example = bound.args
+    values = example if isinstance(example, tuple | list) else (example,)
+    return tuple(ms.Tensor(x) if isinstance(x, np.ndarray) else x for x in values)
+
+
+def call(net: nn.Cell, inputs: Any) -> Any:
+    """Outputs for one tensor, a tuple of positional inputs, or a dict of keyword inputs."""
+    return net(*positional(net, inputs))
+
+
+def _doubled(x: Any) -> Any:
+    return ms.Tensor(np.concatenate([x.asnumpy()] * 2)) if isinstance(x, ms.Tensor) and x.ndim else x
+
+
+class _Reader:
+    """Turns MindIR nodes into ops."""
+
+    def __init__(self, net: nn.Cell) -> None:
+        self.net = net
+        self.tensors: list[Tensor] = []
+        self.ops: list[Op] = []
+        self.inference_ops: int | None = None
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+        self.names = [name for name in parameters(net) if not is_statistic(name)]
+        self.by_ref: dict[str, int] = {}
+        self.env: dict[str, Any] = {}
+        self.places = _places(net)
+        self.layers: dict[int, int] = {}  # result → position of a layer whose bias may yet come
+        for name, parameter in parameters(net).items():
+            role = "buffer" if is_statistic(name) else "parameter"
+            self.by_ref[parameter.name] = self._new(tuple(parameter.shape), parameter.itemsize, role, name).id
+
+    def fork(self) -> _Reader:
+        """A reader that continues this one with another graph."""
+        other = _Reader(self.net)
+        other.tensors, other.ops = list(self.tensors), list(self.ops)
+        other.inputs, other.outputs = list(self.inputs), list(self.outputs)
+        other.inference_ops = len(self.ops)
+        return other
+
+    def adopt(self, other: _Reader) -> None:
+        """Take over what a fork read."""
+        self.tensors, self.ops, self.outputs = other.tensors, other.ops, other.outputs
+        self.inference_ops = other.inference_ops
+
+    def read(self, model: Any) -> None:
+        """Read all nodes of a compiled network."""
+        first = self.inference_ops is None
+        for name, ref in proto_parameters(model).items():
+            number = self.by_ref.get(ref)
+            if number is not None:
+                self.env[name] = Value(number, self.tensors[number].shape)
+        for entry in model.graph.input:
+            shape = tuple(int(d) for d in entry.tensor[0].dims) if entry.tensor else ()
+            self.env[entry.name] = value = self._new(shape, 4, "input")
+            if first:
+                self.inputs.append(value.id)
+        for node, name, value in nodes(model):
+            if node is None:
+                self.env[name] = value
+            else:
+                self._node(node)
+        self.outputs += [t.id for name in results(model) for t in tensors(self.env.get(name))]
+
+    def unreached(self) -> list[str]:
+        """Parameters that no op has read."""
+        read = {t for op in self.ops for t in op.inputs}
+        return [t.name for t in self.tensors if t.role == "parameter" and t.id not in read]
+
+    def graph(self) -> Graph:
+        """What was read."""
+        split = len(self.ops) if self.inference_ops is None else self.inference_ops
+        return Graph(
+            tensors=tuple(self.tensors),
+            ops=tuple(self.ops[:split]),
+            inputs=tuple(self.inputs),
+            outputs=tuple(self.outputs),
+            train_ops=tuple(self.ops[split:]),
+            unreached=tuple(self.unreached()),
+            names=tuple(self.names),
+        )
+
+    def _new(self, shape: tuple[int, ...], itemsize: int = 4, role: Any = "activation", name: str = "") -> Value:
+        self.tensors.append(Tensor(len(self.tensors), shape, role, name, itemsize))
+        return Value(len(self.tensors) - 1, shape)
+
+    def _node(self, node: Node) -> None:
+        env = self.env
+        if node.op == "UpdateState":
+            return
+        if node.op in _PASSING:
+            env[node.output] = env.get(node.inputs[0])
+        elif node.op == "Cast" and self._is_weight(env.get(node.inputs[0])):
+            # mixed precision casts weights where they are used
+            env[node.output] = env[node.inputs[0]]
+        elif node.op in _TUPLES:
+            env[node.output] = tuple(env.get(name) for name in node.inputs)
+        elif node.op in ("TupleGetItem", "tuple_getitem"):
+            env[node.output] = env[node.inputs[0]][int(env[node.inputs[1]])]
+        elif node.op in ("BiasAdd",) and self._fuse(node):
+            return
+        elif node.op == "StridedSlice":
+            self._strided_slice(node)
+        elif node.op in ("MatMul", "BatchMatMul", "MatMulExt", "BatchMatMulExt", "MatMulV2"):
+            self._matmul(node)
+        else:
+            self._record(node, tuple(self._argument(env.get(name)) for name in node.inputs))
+
+    def _is_weight(self, value: Any) -> bool:
+        return isinstance(value, Value) and self.tensors[value.id].role in ("parameter", "buffer")
+
+    def _argument(self, value: Any) -> Any:
+        """Arrays of more than one number become tensors of the graph; single ones are numbers."""
+        if isinstance(value, np.ndarray):
+            if value.size == 1 and np.issubdtype(value.dtype, np.number):
+                return float(value.ravel()[0])
+            return self._new(value.shape, value.itemsize, "constant")
+        if isinstance(value, tuple) and not isinstance(value, Value):
+            return tuple(self._argument(v) for v in value)
+        return value
+
+    def _record(self, node: Node, args: tuple[Any, ...], op: str | None = None) -> None:
+        outputs = tuple(self._new(shape, size) for shape, size in node.shapes)
+        call_ = Call(op or node.op, args, node.attrs, outputs)
+        seen = describe(call_)
+        self.env[node.output] = outputs if node.many else outputs[0] if outputs else None
+        self._append(seen.kind, seen.inputs, outputs[: seen.outputs], seen.operands, seen.attrs, node)
+        if seen.kind in ("conv", "linear") and "bias" not in seen.operands:
+            self.layers[outputs[0].id] = len(self.ops) - 1
+
+    def _append(
+        self, kind: str, inputs: Any, outputs: Any, operands: tuple[str, ...], attrs: dict[str, Any], node: Node
+    ) -> None:
+        where = self.places.get(node.scope, "").rstrip(".:")
+        ids = tuple(t.id for t in inputs), tuple(t.id for t in outputs)
+        self.ops.append(Op(kind, *ids, operands, attrs, node.scope, node.op, where))
+
+    def _fuse(self, node: Node) -> bool:
+        """A bias that is added to a layer's result belongs to the layer; other uses of it have not begun."""
+        x, bias = (self.env.get(name) for name in node.inputs[:2])
+        layer = self.layers.pop(x.id, None) if isinstance(x, Value) else None
+        if layer is None or not isinstance(bias, Value):
+            return self._channel_bias(node, x, bias)
+        op = self.ops[layer]
+        operands, inputs = (*op.operands, "bias"), (*op.inputs, bias.id)
+        self.ops[layer] = replace(op, operands=operands, inputs=inputs)
+        self.env[node.output] = x
+        return True
+
+    def _channel_bias(self, node: Node, x: Any, bias: Any) -> bool:
+        if not isinstance(x, Value) or not isinstance(bias, Value):
+            return False
+        out = self._new(*node.shapes[0])
+        self.env[node.output] = out
+        axis = 1 if len(x.shape) > 1 else 0
+        self._append("channel_affine", (x, bias), (out,), ("input", "bias"), {"axis": axis, "numbers": ()}, node)
+        return True
+
+    def _matmul(self, node: Node) -> None:
+        """A product with a weight is a linear layer; flags for transposed operands become permutes."""
+        left, right, *flags = (self._argument(self.env.get(name)) for name in node.inputs)
+        flip_left, flip_right = (bool(flags[0]), bool(flags[1])) if len(flags) > 1 else (False, False)
+        if flip_left:
+            left = self._flipped(left, node)
+        learned = isinstance(right, Value) and self.tensors[right.id].role == "parameter" and len(right.shape) == 2
+        if learned:
+            weight = right if flip_right else self._flipped(right, node)
+            self._record(node, (left, weight), "Dense")
+            return
+        if flip_right:
+            right = self._flipped(right, node)
+        out = self._new(*node.shapes[0])
+        self.env[node.output] = out
+        self._append("matmul", (left, right), (out,), ("left", "right"), {"numbers": ()}, node)
+
+    def _flipped(self, x: Value, node: Node) -> Value:
+        rank = len(x.shape)
+        perm = (*range(rank - 2), rank - 1, rank - 2)
+        out = self._new(tuple(x.shape[a] for a in perm))
+        self._append("permute", (x,), (out,), ("input",), {"perm": perm, "numbers": ()}, node)
+        return out
+
+    def _strided_slice(self, node: Node) -> None:
+        """One slice for each axis that is cut; whole axes are left out."""
+        x, begin, end, strides, *masks = (self._argument(self.env.get(name)) for name in node.inputs)
+        masks = [int(m) for m in masks] or [int(node.attrs.get(n, 0)) for n in _MASKS]
+        if not all(isinstance(v, tuple) for v in (begin, end, strides)) or masks[2] or masks[3]:
+            self._record(node, (x,), "StridedSlice of another kind")
+            return
+        axis, out = 0, x
+        for k, (start, stop, step) in enumerate(zip(begin, end, strides, strict=True)):
+            length, single = out.shape[axis], bool(masks[4] >> k & 1)
+            if single:
+                first = int(start) % length
+                part = (first, first + 1, 1)
+            else:
+                given = (None if masks[0] >> k & 1 else int(start), None if masks[1] >> k & 1 else int(stop), int(step))
+                part = slice(*given).indices(length)
+            if single or part != (0, length, 1):
+                out = self._sliced(node, out, axis, part, single)
+            axis += not single
+        self.env[node.output] = out
+
+    def _sliced(self, node: Node, x: Value, axis: int, part: tuple[int, int, int], single: bool) -> Value:
+        kept = () if single else (len(range(*part)),)
+        out = self._new((*x.shape[:axis], *kept, *x.shape[axis + 1 :]))
+        attrs = {"axis": axis, "parts": (part,), "even": False, "squeeze": single, "numbers": ()}
+        self._append("slice", (x,), (out,), ("input",), attrs, node)
+        return out

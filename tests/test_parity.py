@@ -1,0 +1,138 @@
+"""The two frameworks held together: the same network, the same groups, costs, scores, masks and cuts."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+
+import prunekit.backend_mindspore  # noqa: F401, I001  (before mindspore: it sets what its kernels read)
+import mindspore as ms
+import torch
+
+from prunekit.algorithms.uni_pruning import UniPruning
+from prunekit.backend_mindspore.backend import MindSporeBackend
+from prunekit.backend_torch.backend import TorchBackend
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.budget import Budget
+from prunekit.core.cost import METRICS, Cost
+from prunekit.core.plan import PruningPlan
+from prunekit.core.prune import score_model, select
+from prunekit.core.testing import random_plan, relative_error
+
+MODELS = [entry.name for entry in TorchBackend().list_models()]
+QUICK = ("lenet5", "resnet20", "mobilenetv2")
+
+
+class Twins(NamedTuple):
+    """A network in both frameworks, with one set of weights."""
+
+    torch: Analysis
+    mindspore: Analysis
+    images: np.ndarray
+
+
+@cache
+def twins(name: str) -> Twins:
+    torch_backend, mindspore_backend = TorchBackend(), MindSporeBackend()
+    shape = (2, *torch_backend.default_input(name)[1:])
+    if shape[-1] > 64:
+        shape = (2, 3, 64, 64)
+    model = torch_backend.build_model(name, seed=1)
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, *shape[1:])).astype(np.float32)
+    torch_backend.recalibrate(model, [torch.as_tensor(images)], 1)
+    state = {n: _random_norm(n, v, rng) for n, v in torch_backend.get_state(model).items()}
+    torch_backend.set_state(model, state)
+    net = mindspore_backend.build_model(name, seed=1)
+    mindspore_backend.set_state(net, state)
+    return Twins(
+        analyse(torch_backend, model.eval(), torch.zeros(shape)),
+        analyse(mindspore_backend, net.set_train(False), ms.Tensor(np.zeros(shape, np.float32))),
+        images,
+    )
+
+
+def _random_norm(name: str, value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if value.ndim == 1 and name.endswith("weight"):
+        return rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
+    if value.ndim == 1 and name.endswith("bias"):
+        return rng.normal(0, 0.3, value.shape).astype(np.float32)
+    return value
+
+
+def logits(twins_: Twins, models: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    mine = twins_.torch.backend.predict(models[0], torch.as_tensor(twins_.images))
+    return mine, twins_.mindspore.backend.predict(models[1], ms.Tensor(twins_.images))
+
+
+@pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
+def pair(request: Any) -> Twins:
+    return twins(request.param)
+
+
+def members(analysis: Analysis) -> dict[str, Any]:
+    return {
+        g.name: (g.size, sorted((m.name, m.axis, m.role, m.indices.tolist()) for m in g.members))
+        for g in analysis.groups
+    }
+
+
+def test_groups_and_frozen_layers_are_the_same(pair: Twins) -> None:
+    left, right = members(pair.torch), members(pair.mindspore)
+    assert list(left) == list(right)
+    assert left == right
+    frozen = [[(f.name, f.size, f.members) for f in a.coupling.frozen] for a in (pair.torch, pair.mindspore)]
+    assert frozen[0] == frozen[1]
+
+
+def test_outputs_are_the_same(pair: Twins) -> None:
+    mine, theirs = logits(pair, (pair.torch.model, pair.mindspore.model))
+    assert relative_error(theirs, mine) < 1e-4
+
+
+def test_costs_are_the_same_to_the_last_unit(pair: Twins) -> None:
+    groups = pair.torch.coupling.widths
+    widths = np.random.default_rng(0).integers(1, groups + 1, size=(20, len(groups)))
+    left, right = (Cost(a.coupling).of(widths, METRICS) for a in (pair.torch, pair.mindspore))
+    assert {m: v.tolist() for m, v in left.items()} == {m: v.tolist() for m, v in right.items()}
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "l2_gamma", "bn_gamma", "fpgm", "lamp"])
+def test_scores_are_the_same(pair: Twins, criterion: str) -> None:
+    try:
+        left = score_model(pair.torch, criterion)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            score_model(pair.mindspore, criterion)
+        return
+    right = score_model(pair.mindspore, criterion)
+    assert left.keys() == right.keys()
+    assert all(relative_error(right[g], left[g]) < 1e-5 for g in left)
+
+
+def test_a_budget_gives_the_same_plan(pair: Twins) -> None:
+    plans = [select(a, Budget.of(macs=0.5), score_model(a, "l2")) for a in (pair.torch, pair.mindspore)]
+    assert plans[0].kept == plans[1].kept
+
+
+def test_uni_pruning_takes_the_same_channels(pair: Twins) -> None:
+    method = UniPruning({"target_sparsity": 0.3, "pruning_step": 4, "filter_lower_threshold": 4})
+    masks = [
+        method.choose(a.coupling, a.backend.get_state(a.model)).plan.mask(a.coupling)
+        for a in (pair.torch, pair.mindspore)
+    ]
+    assert masks[0] == masks[1]
+
+
+def test_a_plan_of_one_framework_cuts_the_twin(pair: Twins) -> None:
+    plan = random_plan(pair.torch, seed=3)
+    again = PruningPlan.from_dict(plan.to_dict())
+    small = pair.torch.backend.apply(pair.torch, again), pair.mindspore.backend.apply(pair.mindspore, again)
+    mine, theirs = logits(pair, small)
+    assert relative_error(theirs, mine) < 1e-4
+    assert relative_error(mine, logits(pair, (pair.torch.model, pair.mindspore.model))[0]) > 1e-3
