@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,3 +137,16 @@ def test_a_plan_of_one_framework_cuts_the_twin(pair: Twins) -> None:
     mine, theirs = logits(pair, small)
     assert relative_error(theirs, mine) < 1e-4
     assert relative_error(mine, logits(pair, (pair.torch.model, pair.mindspore.model))[0]) > 1e-3
+
+
+@pytest.mark.parametrize("source", ["torch", "mindspore"])
+def test_a_folder_of_one_framework_loads_in_the_other(source: str, tmp_path: Path) -> None:
+    pair = twins("lenet5")
+    mine, other = (pair.torch, pair.mindspore) if source == "torch" else (pair.mindspore, pair.torch)
+    small = mine.backend.apply(mine, random_plan(mine, seed=3))
+    mine.backend.save(small, tmp_path)
+    again = other.backend.load(other.model, tmp_path)
+    both = (small, again) if source == "torch" else (again, small)
+    theirs, ours = logits(pair, both)
+    assert relative_error(theirs, ours) < 1e-4
+    assert other.backend.plan_of(again).kept == mine.backend.plan_of(small).kept
