@@ -16,7 +16,7 @@ help:
 	@echo "make slow    the long tests"
 	@echo "make lint    ruff and mypy only"
 	@echo "make data    install Fashion-MNIST, which demo and tests use where it is there"
-	@echo "make bench   the figures of the analysis, beside Torch-Pruning's"
+	@echo "make bench   what analysis and pruning cost, beside rivals"
 	@echo "make clean   remove what builds and runs leave behind; .venv and data stay"
 
 venv: $(READY)
@@ -46,6 +46,7 @@ data: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/analysis.py
+	$(BIN)/python benchmarks/uni_pruning.py
 
 clean:
 	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

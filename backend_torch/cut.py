@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -33,9 +34,10 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
     model = analysis.model
     cuts = analysis.coupling.cuts(plan)
     memo: dict[int, Any] = {}
+    room: Room = {}
     for name, tensor in _tensors(model).items():
         if name in cuts:
-            value = sliced(tensor.detach(), cuts[name])
+            value = sliced(tensor.detach(), cuts[name], room)
             memo[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
     small = deep_copy(model, memo)
     update_layers(small)
@@ -80,11 +82,27 @@ def _needs_values(analysis: Analysis) -> bool:
     return False
 
 
-def sliced(tensor: torch.Tensor, cuts: Mapping[int, Any]) -> torch.Tensor:
+Room = dict[tuple[torch.dtype, torch.device], torch.Tensor]
+"""Memory for what lies between two cuts of a tensor; new memory costs more than the cut itself."""
+
+
+def sliced(tensor: torch.Tensor, cuts: Mapping[int, Any], room: Room | None = None) -> torch.Tensor:
     """A contiguous copy with the kept indices of each axis."""
+    left = len(cuts)
     for axis, kept in cuts.items():
-        tensor = tensor.index_select(axis, torch.as_tensor(kept, device=tensor.device))
+        index = torch.as_tensor(kept, device=tensor.device)
+        left -= 1
+        between = None if room is None or left != 1 else _between(tensor, axis, len(index), room)
+        tensor = torch.index_select(tensor, axis, index, out=between)
     return tensor.contiguous() if cuts else tensor.clone()
+
+
+def _between(tensor: torch.Tensor, axis: int, length: int, room: Room) -> torch.Tensor:
+    shape = [length if a == axis else n for a, n in enumerate(tensor.shape)]
+    size, key = prod(shape), (tensor.dtype, tensor.device)
+    if key not in room or room[key].numel() < size:
+        room[key] = tensor.new_empty(size)
+    return room[key][:size].view(shape)
 
 
 def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -175,7 +175,8 @@ def test_damaged_cached_weights_are_trained_again(finished: Path, tmp_path: Path
         "--set", "finetune.epochs=0",
     )  # fmt: skip
     assert "are damaged" in said and "training resnet20" in said
-    assert all(w.stat().st_size > 1000 for w in place.rglob("weights.safetensors"))
+    # those of the other framework stay as they are
+    assert sum(w.stat().st_size > 1000 for w in place.rglob("weights.safetensors")) == 1
 
 
 def test_weights_of_a_folder_start_a_run(finished: Path, tmp_path: Path) -> None:
