@@ -40,6 +40,7 @@ slow: $(READY)
 
 demo: $(READY)
 	$(BIN)/prunekit run configs/quickstart.yml --out outputs/quickstart --overwrite
+	$(BIN)/prunekit run configs/quickstart.yml --backend mindspore --out outputs/quickstart-mindspore --overwrite --set weights=outputs/quickstart/original
 
 data: $(READY)
 	bash .ci/data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,12 +53,14 @@ def in_mode(net: nn.Cell, training: bool) -> Iterator[None]:
 
 
 def _executor() -> Any:
-    try:
-        from mindspore.common.api import _cell_graph_executor as executor
-    except ImportError:
-        return None
-    known = hasattr(executor, "compile") and hasattr(executor, "_get_func_graph_proto")
-    return executor if known else None
+    for module in ("mindspore.graph.api", "mindspore.common.api"):  # newer versions first
+        try:
+            executor = getattr(importlib.import_module(module), "_cell_graph_executor", None)
+        except ImportError:
+            continue
+        if hasattr(executor, "compile") and hasattr(executor, "_get_func_graph_proto"):
+            return executor
+    return None
 
 
 def _exported(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:

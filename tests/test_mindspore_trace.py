@@ -1,0 +1,171 @@
+"""Reading MindIR: code between layers is cut exactly or frozen by name, and nothing of the network changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mindspore")
+
+import prunekit.backend_mindspore  # noqa: F401, I001  (before mindspore: it sets what its kernels read)
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from nets_mindspore import Mixed, conv, randomise
+
+from prunekit.backend_mindspore import _mindir
+from prunekit.backend_mindspore.backend import MindSporeBackend
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.errors import TraceError
+from prunekit.core.testing import random_plan, relative_error
+
+BACKEND = MindSporeBackend()
+
+
+def image(seed: int = 0) -> Tensor:
+    return Tensor(np.random.default_rng(seed).normal(size=(2, 3, 6, 6)).astype(np.float32))
+
+
+class Body(nn.Cell):
+    """Code between two convolutions; kinds differ in :meth:`body`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = conv(3, 12, 3)
+        self.last = conv(12, 5, 1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.last(self.body(self.first(x)))
+
+
+class Halves(Body):
+    def body(self, x: Tensor) -> Tensor:
+        left, right = ops.chunk(x, 2, 1)
+        return ops.cat((right, left * ops.sigmoid(right)), 1)
+
+
+class Shuffle(Body):
+    def body(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        return x.reshape((n, 3, c // 3, h, w)).swapaxes(1, 2).reshape((n, c, h, w))
+
+
+class Gate(Body):
+    def body(self, x: Tensor) -> Tensor:
+        return x * ops.softmax(x.mean((2, 3)), -1)[:, :, None, None] * 2.0
+
+
+class LastAxis(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm((12,))
+        self.wide = nn.Dense(12, 20)
+        self.narrow = nn.Dense(20, 12)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.narrow(ops.gelu(self.wide(self.norm(x.permute(0, 2, 3, 1)))))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class Groups(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(3, 12)
+        self.slope = nn.PReLU(12)
+        self.up = nn.Conv2dTranspose(12, 12, 2, 2, has_bias=True)
+        self.depthwise = conv(12, 12, 3, group=12)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.depthwise(self.up(self.slope(self.norm(x))))
+
+
+class Literal(Body):
+    def body(self, x: Tensor) -> Tensor:
+        return ops.cat((x[:, 5:], x[:, :5] * 2), 1)
+
+
+class LiteralView(Body):
+    def body(self, x: Tensor) -> Tensor:
+        return x.reshape((2, 12, 36)).reshape((2, 12, 6, 6))
+
+
+class ByWidth(Body):
+    def body(self, x: Tensor) -> Tensor:
+        return x / x.shape[1] ** 0.5
+
+
+class Strongest(Body):
+    def body(self, x: Tensor) -> Tensor:
+        return x * x.argmax(1).astype(ms.float32)[:, None]
+
+
+class Ramp(Body):
+    def body(self, x: Tensor) -> Tensor:
+        return x * ops.arange(x.shape[1]).astype(ms.float32).reshape((1, -1, 1, 1))
+
+
+def look(net: nn.Cell) -> Analysis:
+    return analyse(BACKEND, randomise(net).set_train(False), image())
+
+
+def check(analysis: Analysis) -> None:
+    for seed in range(2):
+        plan = random_plan(analysis, seed=seed)
+        found = BACKEND.predict(BACKEND.apply(analysis, plan), image(1))
+        with BACKEND.masked(analysis, plan):
+            expected = BACKEND.predict(analysis.model, image(1))
+        assert relative_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups])
+def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
+    analysis = look(kind())
+    assert any(m.name == "first.weight" for g in analysis.groups for m in g.members)
+    check(analysis)
+
+
+@pytest.mark.parametrize("kind", [Literal, LiteralView, ByWidth, Strongest, Ramp])
+def test_what_cannot_be_cut_is_frozen_by_name(kind: type[Body]) -> None:
+    analysis = look(kind())
+    assert "first" in {f.name for f in analysis.coupling.frozen}
+    if analysis.groups:
+        check(analysis)
+
+
+def test_statistics_over_channels_are_cut_and_refused_by_a_mask() -> None:
+    analysis = look(Gate())
+    plan = random_plan(analysis)
+    assert BACKEND.predict(BACKEND.apply(analysis, plan), image()).shape == (2, 5, 6, 6)
+    with pytest.raises(Exception, match="cannot leave channels out of Softmax"), BACKEND.masked(analysis, plan):
+        pass
+
+
+def test_a_trace_leaves_no_mark() -> None:
+    net = Mixed()
+    net.set_train(True)
+    net.norm_a.set_train(False)
+    before = [cell.training for _, cell in net.cells_and_names()]
+    names = [p.name for p in net.get_parameters()]
+    mode = ms.get_context("mode")
+    BACKEND.trace(net, Tensor(np.zeros((2, 3, 16, 16), np.float32)))
+    assert [cell.training for _, cell in net.cells_and_names()] == before
+    assert [p.name for p in net.get_parameters()] == names and ms.get_context("mode") == mode
+    assert not any(cell.compile_cache for _, cell in net.cells_and_names())
+
+
+def test_an_exported_file_stands_in_for_private_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, example = randomise(Mixed()).set_train(False), Tensor(np.zeros((2, 3, 16, 16), np.float32))
+    expected = BACKEND.trace(net, example)
+    monkeypatch.setattr(_mindir, "_executor", lambda: None)
+    found = BACKEND.trace(net, example)
+    assert [(op.kind, op.scope, op.operands) for op in found.ops] == [
+        (op.kind, op.scope, op.operands) for op in expected.ops
+    ]
+    assert [t.shape for t in found.tensors] == [t.shape for t in expected.tensors]
+
+
+def test_a_wrong_example_is_an_error_with_its_shape() -> None:
+    wrong: Any = Tensor(np.zeros((2, 4, 16, 16), np.float32))
+    with pytest.raises(TraceError, match=r"must compile for the example \(shapes \[\(2, 4, 16, 16\)\]\)"):
+        BACKEND.trace(Mixed(), wrong)
