@@ -271,9 +271,20 @@ class _Reader:
         call_ = Call(op or node.op, args, node.attrs, outputs)
         seen = describe(call_)
         self.env[node.output] = outputs if node.many else outputs[0] if outputs else None
-        self._append(seen.kind, seen.inputs, outputs[: seen.outputs], seen.operands, seen.attrs, node)
+        inputs = self._unpadded(seen.inputs) if seen.kind == "pool" else seen.inputs
+        self._append(seen.kind, inputs, outputs[: seen.outputs], seen.operands, seen.attrs, node)
         if seen.kind in ("conv", "linear") and "bias" not in seen.operands:
             self.layers[outputs[0].id] = len(self.ops) - 1
+
+    def _unpadded(self, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        """What a pool reads where a pad stands right before it: MindSpore's pools pad no other way."""
+        last = self.ops[-1] if self.ops else None
+        if last is None or last.kind != "pad" or last.outputs != (inputs[0].id,):
+            return inputs
+        if any((*last.attrs["before"][:2], *last.attrs["after"][:2])):
+            return inputs  # channels are added
+        self.ops.pop()
+        return (Value(last.inputs[0], self.tensors[last.inputs[0]].shape),)
 
     def _append(
         self, kind: str, inputs: Any, outputs: Any, operands: tuple[str, ...], attrs: dict[str, Any], node: Node
