@@ -82,29 +82,46 @@ def _masks(analysis: Analysis, plan: PruningPlan) -> list[tuple[ms.Parameter, np
 
 
 class _Kept(nn.Cell):
-    """A norm over some channels of an axis; the others come out as zero."""
+    """What norms over some channels of an axis share: the others come out as zero."""
 
-    def __init__(self, norm: Any, axis: int, kept: np.ndarray, size: int) -> None:
+    def __init__(self, axis: int, kept: np.ndarray, size: int) -> None:
         super().__init__()
         self.axis = axis
-        # not the norm itself: as a child of this cell its parameters would get other names
-        self.gamma, self.beta = (Tensor(to_array(p)[kept], p.dtype) for p in (norm.gamma, norm.beta))
-        self.layer_norm = getattr(norm, "layer_norm", None)
-        self.eps = getattr(norm, "eps", 0.0)
         self.kept = Tensor(kept, ms.int32)
         back = np.full(size, len(kept))
         back[kept] = np.arange(len(kept))
         self.back = Tensor(back, ms.int32)
-        self.groups = getattr(norm, "num_groups", 0)
 
-    def construct(self, x: Tensor) -> Tensor:
-        small = ops.gather(x, self.kept, self.axis)
-        if self.groups:
-            y = ops.group_norm(small, self.groups, self.gamma, self.beta, self.eps)
-        else:
-            y, _, _ = self.layer_norm(small, self.gamma, self.beta)
+    def widened(self, y: Tensor) -> Tensor:
         nothing = ops.zeros_like(ops.narrow(y, self.axis, 0, 1))
         return ops.gather(ops.concat((y, nothing), self.axis), self.back, self.axis)
+
+
+class _KeptLayerNorm(_Kept):
+    """In place of the primitive of a layer norm, whose cell may move axes in its own code."""
+
+    def __init__(self, norm: Any, kept: np.ndarray, size: int) -> None:
+        super().__init__(-1, kept, size)
+        self.norm = norm
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Any:
+        small = ops.gather(x, self.kept, -1)
+        y, mean, variance = self.norm(small, ops.gather(gamma, self.kept, 0), ops.gather(beta, self.kept, 0))
+        return self.widened(y), mean, variance
+
+
+class _KeptGroupNorm(_Kept):
+    """In place of a group norm."""
+
+    def __init__(self, norm: Any, kept: np.ndarray, size: int) -> None:
+        super().__init__(1, kept, size)
+        # not the norm itself: as a child of this cell its parameters would get other names
+        self.gamma, self.beta = (Tensor(to_array(p)[kept], p.dtype) for p in (norm.gamma, norm.beta))
+        self.groups, self.eps = norm.num_groups, norm.eps
+
+    def construct(self, x: Tensor) -> Tensor:
+        small = ops.gather(x, self.kept, 1)
+        return self.widened(ops.group_norm(small, self.groups, self.gamma, self.beta, self.eps))
 
 
 @contextlib.contextmanager
@@ -112,35 +129,45 @@ def _compressed(analysis: Analysis, plan: PruningPlan) -> Iterator[None]:
     """Norms over channels see the kept ones alone, where the plan drops some."""
     coupling, cells = analysis.coupling, dict(analysis.model.cells_and_names())
     alive = coupling.kept_roots(plan)
-    changed: list[tuple[nn.Cell, nn.Cell]] = []
+    undo: dict[int, Callable[[], None]] = {}
     try:
         for position in sorted(coupling.compress):
             op = analysis.graph.all_ops[position]
             if position >= len(analysis.graph.ops) or not _loses(coupling, alive, op):
                 continue
-            cell, axis = cells.get(op.scope), _axis(op)
-            # a norm derived from these may move axes in its own code
-            if axis is None or type(cell) not in (nn.LayerNorm, nn.GroupNorm):
-                raise InputError(
-                    f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}; "
-                    "cut it with apply() instead, or ignore the layers before it"
-                )
-            labels = coupling.labels[op.inputs[0]][axis]
-            wrapped = _Kept(cell, axis, np.flatnonzero(alive[labels]), len(labels))
-            _exchange(analysis.model, cell, wrapped)
-            changed.append((cell, wrapped))
+            cell = cells.get(op.scope)
+            if cell is None or id(cell) in undo:
+                continue
+            undo[id(cell)] = _narrowed(analysis, alive, op, cell)
+        clear_caches(analysis.model)
         yield
     finally:
-        for cell, wrapped in changed:
-            _exchange(analysis.model, wrapped, cell)
-        if changed:
-            clear_caches(analysis.model)
+        for back in undo.values():
+            back()
+        clear_caches(analysis.model)
 
 
-def _axis(op: Op) -> int | None:
-    """The one axis along which a norm's channels lie."""
-    axes = op.attrs.get("axes", (op.attrs.get("axis"),))
-    return axes[0] if len(axes) == 1 else None
+def _narrowed(analysis: Analysis, alive: np.ndarray, op: Op, cell: nn.Cell) -> Callable[[], None]:
+    """Let a norm see the kept channels only; what is returned makes it as it was."""
+    labels = analysis.coupling.labels[op.inputs[0]]
+    last = op.kind == "layer_norm" and op.attrs["axes"] == (len(labels) - 1,)
+    if last and isinstance(cell, nn.LayerNorm):
+        primitive = cell.layer_norm
+        _replace_primitive(cell, _KeptLayerNorm(primitive, np.flatnonzero(alive[labels[-1]]), len(labels[-1])))
+        return lambda: _replace_primitive(cell, primitive)
+    if type(cell) is nn.GroupNorm:
+        wrapped = _KeptGroupNorm(cell, np.flatnonzero(alive[labels[1]]), len(labels[1]))
+        _exchange(analysis.model, cell, wrapped)
+        return lambda: _exchange(analysis.model, wrapped, cell)
+    raise InputError(
+        f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}; "
+        "cut it with apply() instead, or ignore the layers before it"
+    )
+
+
+def _replace_primitive(cell: Any, value: Any) -> None:
+    del cell.layer_norm
+    cell.layer_norm = value
 
 
 def _exchange(net: nn.Cell, old: nn.Cell, new: nn.Cell) -> None:
