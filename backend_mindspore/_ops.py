@@ -148,10 +148,32 @@ def _conv(call: Call) -> Seen:
     x, weight = call.args[0], call.args[1]
     groups = x.shape[1] // weight.shape[1]
     bias = call.arg(2)
+    spatial = len(weight.shape) - 2
     return _named(
         call, "conv", {"input": x, "weight": weight, "bias": bias},
-        groups=groups, transposed=False, spatial=len(weight.shape) - 2,
+        groups=groups, transposed=False, spatial=spatial, **_stepping(call, spatial),
     )  # fmt: skip
+
+
+def _stepping(call: Call, spatial: int) -> dict[str, Any]:
+    """Where a conv's kernel lies for each output: ``stride``, ``padding`` and ``dilation`` per spatial axis."""
+    if "pad_list" in call.attrs:  # of the batch and the channels too
+        stride, dilation = (tuple(call.attrs[key])[-spatial:] for key in ("stride", "dilation"))
+        pads = tuple(call.attrs["pad_list"])
+        padding = tuple(zip(pads[::2], pads[1::2], strict=True))
+    else:
+        stride, given, dilation = (_spread(call.arg(k, default), spatial) for k, default in ((3, 1), (4, 0), (5, 1)))
+        if given is None or stride is None or dilation is None:  # "same": told by the shapes alone
+            return {}
+        padding = tuple((n, n) for n in given)
+    return {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+def _spread(value: Any, spatial: int) -> tuple[int, ...] | None:
+    """One number for each spatial axis."""
+    values = value if isinstance(value, tuple | list) else (value,) * spatial
+    numbers = all(isinstance(v, int) for v in values)
+    return tuple(int(v) for v in values) if numbers and len(values) == spatial else None
 
 
 @_op("Conv2DTranspose", "Conv2DBackpropInput", "Conv3DTranspose", "Conv3DBackpropInput")
@@ -170,9 +192,10 @@ def _convolution(call: Call) -> Seen:
     x, weight, bias = call.args[:3]
     transposed = bool(call.arg(6, False)) if call.op == "Convolution" else False
     groups = call.outputs[0].shape[1] // weight.shape[1] if transposed else x.shape[1] // weight.shape[1]
+    spatial = len(weight.shape) - 2
     return _named(
         call, "conv", {"input": x, "weight": weight, "bias": bias},
-        groups=groups, transposed=transposed, spatial=len(weight.shape) - 2,
+        groups=groups, transposed=transposed, spatial=spatial, **({} if transposed else _stepping(call, spatial)),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prunekit.backend_mindspore import cut, mask, state
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis
-from prunekit.core.backend import Backend, ExportFormat, Latency, State
+from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
@@ -71,6 +71,11 @@ class MindSporeBackend(Backend):
         from prunekit.backend_mindspore import observe
 
         return observe.activations(model, loader, layers)
+
+    def feature_maps(self, model: Any, inputs: Any, taps: Sequence[Tap]) -> dict[Tap, NDArray[Any]]:
+        from prunekit.backend_mindspore import observe
+
+        return observe.feature_maps(model, inputs, taps)
 
     def gradients(self, model: Any, loader: Iterable[Any]) -> State:
         from prunekit.backend_mindspore import observe

@@ -23,10 +23,11 @@ from prunekit.backend_mindspore._batches import (
 )
 from prunekit.backend_mindspore._names import is_statistic, parameters
 from prunekit.backend_mindspore.state import to_array
-from prunekit.core._names import nearest
+from prunekit.core.backend import Tap
 from prunekit.core.errors import DataError, InputError
+from prunekit.core.observe import check_layers, check_seen, check_taps
 
-__all__ = ["activations", "evaluate", "gradients", "predict"]
+__all__ = ["activations", "evaluate", "feature_maps", "gradients", "predict"]
 
 _LAST_AXIS = (nn.Dense, nn.LayerNorm, nn.Embedding)
 
@@ -96,9 +97,7 @@ def activations(net: nn.Cell, loader: Iterable[Any], layers: Sequence[str]) -> d
         DataError: There is no batch.
     """
     cells = dict(net.cells_and_names())
-    for name in layers:
-        if name not in cells:
-            raise InputError(f"layers must be names of the model's modules, got {name!r}; {nearest(name, cells)}")
+    check_layers(layers, cells)
     sums: dict[str, Any] = {}
     counts: dict[str, int] = dict.fromkeys(layers, 0)
 
@@ -126,10 +125,47 @@ def activations(net: nn.Cell, loader: Iterable[Any], layers: Sequence[str]) -> d
             handle.remove()
     if seen == 0:
         raise DataError("activations need at least one batch, got none")
-    for name in layers:
-        if not counts[name]:
-            raise InputError(f"layers must run in a forward pass, got {name!r}, which did not")
+    check_seen(layers, [name for name in layers if counts[name]])
     return {name: sums[name] / counts[name] for name in layers}
+
+
+def feature_maps(net: nn.Cell, inputs: Any, taps: Sequence[Tap]) -> dict[Tap, NDArray[Any]]:
+    """What flows into and out of layers for one batch, in inference mode.
+
+    Args:
+        net: A network, run op by op whatever the mode is: compiled graphs know no hooks.
+        inputs: One batch, with or without targets.
+        taps: ``(layer, "input")`` for its first input, ``(layer, "output")`` for its output. Of a
+            layer that runs more than once the last run counts.
+
+    Raises:
+        InputError: A layer is unknown, did not run, or has no tensor there.
+    """
+    cells = dict(net.cells_and_names())
+    check_taps(taps, cells)
+    seen: dict[Tap, NDArray[Any]] = {}
+
+    def hook(tap: Tap) -> Any:
+        def record(_cell: nn.Cell, given: Any, output: Any) -> None:
+            value = (given[0] if given else None) if tap[1] == "input" else output
+            if not isinstance(value, Tensor):
+                raise InputError(
+                    f"a tapped layer must have one tensor as {tap[1]}, got {type(value).__name__}: {tap[0]!r}"
+                )
+            seen[tap] = to_array(value)
+
+        return record
+
+    handles = [cells[tap[0]].register_forward_hook(hook(tap)) for tap in taps]
+    try:
+        with pynative(), evaluating(net):
+            for batch in input_batches([inputs]):
+                logits_of(call(net, batch)).asnumpy()
+    finally:
+        for handle in handles:
+            handle.remove()
+    check_seen([tap[0] for tap in taps], [tap[0] for tap in seen])
+    return seen
 
 
 def gradients(net: nn.Cell, loader: Iterable[Any]) -> dict[str, NDArray[Any]]:

@@ -128,7 +128,26 @@ def _conv(a: Args, out: Any) -> Any:
     transposed = bool(a.get("transposed", False))
     return "conv", ["input", "weight", "bias"], {
         "groups": a.get("groups", 1), "transposed": transposed, "spatial": weight.dim() - 2,
+        **({} if transposed else _stepping(a, weight)),
     }  # fmt: skip
+
+
+def _stepping(a: Args, weight: Any) -> dict[str, Any]:
+    """Where a conv's kernel lies for each output: ``stride``, ``padding`` and ``dilation`` per spatial axis."""
+    spatial = weight.dim() - 2
+
+    def spread(value: Any) -> tuple[int, ...]:
+        values = list(value) if isinstance(value, (tuple, list)) else [value]
+        return tuple(int(v) for v in (values * spatial if len(values) == 1 else values))
+
+    stride, dilation = spread(a.get("stride", 1)), spread(a.get("dilation", 1))
+    given = a.get("padding", 0)
+    if isinstance(given, str):
+        spare = [d * (k - 1) if given == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        padding = tuple((n // 2, n - n // 2) for n in spare)
+    else:
+        padding = tuple((n, n) for n in spread(given))
+    return {"stride": stride, "padding": padding, "dilation": dilation}
 
 
 @_aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

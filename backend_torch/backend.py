@@ -17,7 +17,7 @@ from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import trace
 from prunekit.core.analysis import Analysis
-from prunekit.core.backend import Backend, ExportFormat, Latency, State
+from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
@@ -73,6 +73,11 @@ class TorchBackend(Backend):
         from prunekit.backend_torch import observe
 
         return observe.activations(model, loader, layers)
+
+    def feature_maps(self, model: Any, inputs: Any, taps: Sequence[Tap]) -> dict[Tap, NDArray[Any]]:
+        from prunekit.backend_torch import observe
+
+        return observe.feature_maps(model, inputs, taps)
 
     def gradients(self, model: Any, loader: Iterable[Any]) -> State:
         from prunekit.backend_torch import observe

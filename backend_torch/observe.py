@@ -21,10 +21,11 @@ from prunekit.backend_torch._batches import (
     pair,
 )
 from prunekit.backend_torch.state import to_array
-from prunekit.core._names import nearest
+from prunekit.core.backend import Tap
 from prunekit.core.errors import DataError, InputError
+from prunekit.core.observe import check_layers, check_seen, check_taps
 
-__all__ = ["activations", "evaluate", "gradients", "predict"]
+__all__ = ["activations", "evaluate", "feature_maps", "gradients", "predict"]
 
 _LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 
@@ -91,9 +92,7 @@ def activations(model: nn.Module, loader: Iterable[Any], layers: Sequence[str]) 
         DataError: There is no batch.
     """
     modules = dict(model.named_modules())
-    for name in layers:
-        if name not in modules:
-            raise InputError(f"layers must be names of the model's modules, got {name!r}; {nearest(name, modules)}")
+    check_layers(layers, modules)
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = dict.fromkeys(layers, 0)
 
@@ -121,10 +120,48 @@ def activations(model: nn.Module, loader: Iterable[Any], layers: Sequence[str]) 
             handle.remove()
     if seen == 0:
         raise DataError("activations need at least one batch, got none")
-    for name in layers:
-        if not counts[name]:
-            raise InputError(f"layers must run in a forward pass, got {name!r}, which did not")
+    check_seen(layers, [name for name in layers if counts[name]])
     return {name: (sums[name] / counts[name]).cpu().numpy() for name in layers}
+
+
+def feature_maps(model: nn.Module, inputs: Any, taps: Sequence[Tap]) -> dict[Tap, NDArray[Any]]:
+    """What flows into and out of layers for one batch, in inference mode.
+
+    Args:
+        model: A network.
+        inputs: One batch, with or without targets.
+        taps: ``(layer, "input")`` for its first input, ``(layer, "output")`` for its output. Of a
+            layer that runs more than once the last run counts.
+
+    Raises:
+        InputError: A layer is unknown, did not run, or has no tensor there.
+    """
+    modules = dict(model.named_modules())
+    check_taps(taps, modules)
+    seen: dict[Tap, NDArray[Any]] = {}
+
+    def hook(tap: Tap) -> Any:
+        def record(_module: nn.Module, given: Any, output: Any) -> None:
+            value = (given[0] if given else None) if tap[1] == "input" else output
+            if not isinstance(value, Tensor):
+                raise InputError(
+                    f"a tapped layer must have one tensor as {tap[1]}, got {type(value).__name__}: {tap[0]!r}"
+                )
+            # a copy: what follows may work in place
+            seen[tap] = to_array(value.detach())
+
+        return record
+
+    handles = [modules[tap[0]].register_forward_hook(hook(tap)) for tap in taps]
+    try:
+        with evaluating(model), torch.inference_mode():
+            for batch in input_batches([inputs], device_of(model)):
+                call(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    check_seen([tap[0] for tap in taps], [tap[0] for tap in seen])
+    return seen
 
 
 def gradients(model: nn.Module, loader: Iterable[Any]) -> dict[str, NDArray[Any]]:

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, field_validator, model_validator
 
-from prunekit.cli._checking import Section, check
 from prunekit.cli._yaml import parse
 from prunekit.core._names import nearest
 from prunekit.core.budget import METRICS, Budget, alignment
 from prunekit.core.errors import ConfigError
 from prunekit.core.importance import criteria
 from prunekit.core.recipe import Recipe
-from prunekit.core.registry import get_algorithm
+from prunekit.core.registry import get_algorithm, list_algorithms
+from prunekit.core.settings import Section, check
 
 __all__ = [
     "METHODS",
@@ -87,7 +87,8 @@ class MethodSection(Section):
     """How to prune.
 
     Attributes:
-        name: ``uni_pruning``, ``prune`` (once, by importance and budget) or ``none``.
+        name: ``uni_pruning``, ``eagle_eye``, ``channel_pruning``, ``prune`` (once, by importance and budget),
+            ``none``, or an algorithm that another package registers.
         keys: The method's own keys, written beside ``name``.
     """
 
@@ -104,9 +105,13 @@ class MethodSection(Section):
 
     @model_validator(mode="after")
     def _checked(self) -> MethodSection:
-        if self.name not in METHODS:
-            raise ConfigError(f"name must be a known method, got {self.name!r}; {nearest(self.name, METHODS)}")
-        _CHECKS[self.name](self.keys)
+        known = dict.fromkeys([*METHODS, *list_algorithms()])
+        if self.name not in known:
+            raise ConfigError(f"name must be a known method, got {self.name!r}; {nearest(self.name, known)}")
+        if self.name in _CHECKS:
+            _CHECKS[self.name](self.keys)
+        else:
+            get_algorithm(self.name)(self.keys)
         return self
 
 
@@ -184,6 +189,8 @@ _CHECKS = {"uni_pruning": _check_uni_pruning, "prune": _check_prune, "none": _ch
 
 METHODS = {
     "uni_pruning": "soft pruning of groups of channels during fine-tuning (UniPruning)",
+    "eagle_eye": "random networks within a budget, scored once their batch norms are adapted (EagleEye)",
+    "channel_pruning": "channels chosen by LASSO, weights fitted again; ratios uniform, listed or searched",
     "prune": "one cut by importance and budget, then fine-tuning",
     "none": "no pruning: the same steps, for comparison",
 }

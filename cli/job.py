@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunekit.cli._checking import check
 from prunekit.cli._yaml import parse
 from prunekit.cli.config import RunConfig
 from prunekit.core._files import read_text
 from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError, InputError
 from prunekit.core.registry import get_backend
+from prunekit.core.settings import check
 
 __all__ = ["Job", "open_run", "prepare"]
 

@@ -16,6 +16,7 @@ from prunekit.cli.job import Job
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
 from prunekit.core.logs import RunLog
+from prunekit.core.method import SearchMethod, Task
 from prunekit.core.plan import PruningPlan
 from prunekit.core.prune import check_prunable, score_model, select
 from prunekit.core.recipe import Recipe
@@ -35,6 +36,7 @@ class Bench:
         base: The base network.
         epochs: One dict per epoch of every training: its figures, and ``stage``.
         stages: ``{"stage": …, "top1": …}`` for each test, in order.
+        found: What a search wants to be known of what it found.
     """
 
     job: Job
@@ -43,6 +45,7 @@ class Bench:
     base: Any
     epochs: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
 
     def train(self, stage: str, model: Any, recipe: Recipe, **options: Any) -> None:
         """Train a network in place, with the base network as its teacher where the recipe has one."""
@@ -103,9 +106,31 @@ def prepare_method(job: Job, folder: Path) -> tuple[Analysis, Method]:
     if name == "none":
         return analysis, lambda bench: _keep(bench, analysis)
     check_prunable(analysis.coupling)
-    algorithm = get_algorithm(name)(_settings(job, folder))
-    algorithm.check_reachable(analysis.coupling)
-    return analysis, lambda bench: _uni_prune(bench, analysis, algorithm)
+    if name == "uni_pruning":
+        algorithm = get_algorithm(name)(_settings(job, folder))
+        algorithm.check_reachable(analysis.coupling)
+        return analysis, lambda bench: _uni_prune(bench, analysis, algorithm)
+    method = get_algorithm(name)(job.config.method.keys)
+    method.check(analysis.coupling, model=job.config.model.name)
+    return analysis, lambda bench: _search(bench, analysis, method, folder)
+
+
+def _search(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> tuple[Any, PruningPlan]:
+    """Look for a plan, cut, then fine-tune."""
+    config = bench.job.config
+    outcome = method.run(
+        Task(
+            _on(analysis, bench.base), bench.job.loaders, model=config.model.name, folder=folder,
+            finetune=config.finetune, seed=config.seed, say=bench.say, log=bench.log,
+        )
+    )  # fmt: skip
+    bench.found = dict(outcome.figures)
+    small, plan = _cut(bench, outcome.analysis, outcome.plan)
+    if config.finetune.epochs > 0:
+        bench.train("fine-tuning", small, outcome.finetune or config.finetune)
+        bench.test("fine-tuned", small)
+    _recover(bench, small)
+    return small, plan
 
 
 def _uni_prune(bench: Bench, analysis: Analysis, algorithm: Any) -> tuple[Any, PruningPlan]:

@@ -104,6 +104,7 @@ def _work(job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLo
         "after": after,
         "latency": latency,
         "groups": _widths(analysis, plan),
+        "search": bench.found,
         "stages": bench.stages,
         "epochs": bench.epochs,
         "files": _sizes(folder, files),

@@ -25,9 +25,11 @@ from prunekit.core.plan import PruningPlan
 if TYPE_CHECKING:
     from prunekit.core.recipe import FitResult, Recipe
 
-__all__ = ["Backend", "ExportFormat", "Latency", "State"]
+__all__ = ["Backend", "ExportFormat", "Latency", "State", "Tap"]
 
 State = dict[str, NDArray[Any]]
+Tap = tuple[str, str]
+"""A layer's dotted name, and ``"input"`` or ``"output"``."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,20 @@ class Backend(ABC):
     @abstractmethod
     def activations(self, model: Any, loader: Iterable[Any], layers: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Mean absolute output per channel of each named layer over the data: ``(C,)`` each."""
+
+    @abstractmethod
+    def feature_maps(self, model: Any, inputs: Any, taps: Sequence[Tap]) -> dict[Tap, NDArray[Any]]:
+        """What flows into and out of layers for one batch, in inference mode.
+
+        Args:
+            model: A network.
+            inputs: One batch, with or without targets.
+            taps: ``(layer, "input")`` for its first input, ``(layer, "output")`` for its output. Of a
+                layer that runs more than once the last run counts.
+
+        Raises:
+            InputError: A layer is unknown, did not run, or has no tensor there.
+        """
 
     @abstractmethod
     def gradients(self, model: Any, loader: Iterable[Any]) -> State:

@@ -6,7 +6,8 @@ op, their operands and their attributes are:
 =============== ============================================= ==================================
 kind            operands                                      attrs
 =============== ============================================= ==================================
-conv            input, weight, [bias]                         groups, transposed, spatial
+conv            input, weight, [bias]                         groups, transposed, spatial,
+                                                              [stride, padding, dilation] (spatial)
 linear          input, weight, [bias]
 matmul          left, right
 elementwise     input, input, …  (broadcast)
@@ -33,7 +34,9 @@ opaque          any                                           (unknown: all it t
 =============== ============================================= ==================================
 
 Weights are written in the canonical layout: conv (O, I/groups, *kernel), transposed conv
-(I, O/groups, *kernel), linear (O, I). ``slice.parts`` holds one (start, stop, step) per output;
+(I, O/groups, *kernel), linear (O, I). A conv's ``stride`` and ``dilation`` hold one number per spatial axis
+and its ``padding`` a pair (before, after); without them it is transposed, or its backend cannot tell.
+``slice.parts`` holds one (start, stop, step) per output;
 ``even`` says that the parts come from a split into equal parts computed at run time.
 
 Any op may have one more: ``numbers`` holds the numbers other than sizes that it was given, as text.

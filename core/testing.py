@@ -20,7 +20,8 @@ import pytest
 
 from prunekit.core.analysis import Analysis, analyse, dry_run
 from prunekit.core.backend import Backend
-from prunekit.core.errors import CheckpointError, PlanError
+from prunekit.core.errors import CheckpointError, InputError, PlanError
+from prunekit.core.patches import LayerWindow
 from prunekit.core.plan import PruningPlan
 from prunekit.core.recipe import Recipe
 
@@ -204,6 +205,26 @@ class BackendTestCase(ABC):
         found = self.backend.activations(model, self.loader(), [layer])[layer]
         assert found.shape == state[f"{layer}.weight"].shape[:1]
         assert (found >= 0).all() and found.any()
+
+    def test_feature_maps_are_what_layers_read_and_give(self) -> None:
+        analysis = self.analysis()
+        graph, rng = analysis.graph, np.random.default_rng(0)
+        windows = [window for op in graph.ops if (window := LayerWindow.of(graph, op)) is not None]
+        taps = [(window.layer, side) for window in windows for side in ("input", "output")]
+        batch = next(iter(self.loader()))
+        maps = self.backend.feature_maps(analysis.model, batch, taps)
+        state = self.backend.get_state(analysis.model)
+        assert windows and set(maps) == set(taps)
+        for window in windows:
+            x, y = (maps[window.layer, side] for side in ("input", "output"))
+            places = window.positions(y, 5, rng)
+            given = window.rows(x, places) @ window.matrix(state[f"{window.layer}.weight"]).T
+            expected = window.answers(y, places) - state.get(f"{window.layer}.bias", 0)
+            assert relative_error(given, expected) < 1e-4, window
+        with pytest.raises(InputError, match="layers must be names"):
+            self.backend.feature_maps(analysis.model, batch, [("nowhere", "input")])
+        with pytest.raises(InputError, match="a tap must be"):
+            self.backend.feature_maps(analysis.model, batch, [(windows[0].layer, "middle")])
 
     def test_latency_is_measured(self) -> None:
         model, example = self.build()

@@ -1,4 +1,4 @@
-"""Pydantic's complaints in prunekit's words: the rule, the value, and what to do."""
+"""Settings checked by pydantic, its complaints in prunekit's words: the rule, the value, and what to do."""
 
 from __future__ import annotations
 

@@ -1,0 +1,97 @@
+"""What a pruning method is to those who run it: settings, a check before any training, and a search."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from prunekit.core.analysis import Analysis
+from prunekit.core.batches import Loaders
+from prunekit.core.coupling.groups import Coupling
+from prunekit.core.logs import RunLog
+from prunekit.core.plan import PruningPlan
+from prunekit.core.recipe import Recipe
+from prunekit.core.settings import Section, check
+
+__all__ = ["Outcome", "SearchMethod", "Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method works on.
+
+    Attributes:
+        analysis: The trained base network, which is not changed.
+        loaders: The data: batches to train on, to calibrate with, and to score by.
+        model: Name of the network, as the zoo calls it.
+        folder: Where files of the search go; None writes none.
+        finetune: How the pruned network will be trained.
+        seed: Of everything that is drawn.
+        say: Tells the user what happens.
+        log: Gets what a log of the run should hold.
+    """
+
+    analysis: Analysis
+    loaders: Loaders
+    model: str = ""
+    folder: Path | None = None
+    finetune: Recipe = Recipe()
+    seed: int = 0
+    say: Callable[[str], None] = lambda text: None
+    log: RunLog | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method found.
+
+    Attributes:
+        plan: The channels that stay.
+        analysis: The network that the plan cuts: the base itself, or one whose weights were fitted.
+        figures: What the method wants to be known of it: plain data.
+        finetune: How to train the pruned network, where the method has a say in it.
+    """
+
+    plan: PruningPlan
+    analysis: Analysis
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    finetune: Recipe | None = None
+
+
+class SearchMethod(ABC):
+    """A method that looks for a plan, given a trained network.
+
+    Args:
+        config: The method's settings, by key.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is wrong.
+    """
+
+    name: ClassVar[str]
+    """What configurations call it."""
+    Settings: ClassVar[type[Section]]
+    """Its keys."""
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.settings: Any = check(self.Settings, dict(config or {}), f"keys of {self.name}")
+
+    @abstractmethod
+    def check(self, coupling: Coupling, *, model: str = "") -> None:
+        """Make sure, before any training, that the method can reach what its settings ask for.
+
+        Raises:
+            BudgetError: The budget cannot be reached; the message says what can.
+            NothingToPruneError: No channel may be cut.
+        """
+
+    @abstractmethod
+    def run(self, task: Task) -> Outcome:
+        """Find a plan.
+
+        Raises:
+            DataError: There are too few batches.
+        """
