@@ -16,6 +16,7 @@ from prunekit.backend_mindspore._proto import Node, nodes, results
 from prunekit.backend_mindspore._proto import parameters as proto_parameters
 from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
+from prunekit.core.graph_builder import GraphBuilder
 
 __all__ = ["Failure", "call", "find_failure", "positional", "trace"]
 
@@ -158,17 +159,12 @@ def _doubled(x: Any) -> Any:
     return ms.Tensor(np.concatenate([x.asnumpy()] * 2)) if isinstance(x, ms.Tensor) and x.ndim else x
 
 
-class _Reader:
+class _Reader(GraphBuilder):
     """Turns MindIR nodes into ops."""
 
     def __init__(self, net: nn.Cell) -> None:
+        super().__init__(name for name in parameters(net) if not is_statistic(name))
         self.net = net
-        self.tensors: list[Tensor] = []
-        self.ops: list[Op] = []
-        self.inference_ops: int | None = None
-        self.inputs: list[int] = []
-        self.outputs: list[int] = []
-        self.names = [name for name in parameters(net) if not is_statistic(name)]
         self.by_ref: dict[str, int] = {}
         self.env: dict[str, Any] = {}
         self.places = _places(net)
@@ -179,16 +175,7 @@ class _Reader:
 
     def fork(self) -> _Reader:
         """A reader that continues this one with another graph."""
-        other = _Reader(self.net)
-        other.tensors, other.ops = list(self.tensors), list(self.ops)
-        other.inputs, other.outputs = list(self.inputs), list(self.outputs)
-        other.inference_ops = len(self.ops)
-        return other
-
-    def adopt(self, other: _Reader) -> None:
-        """Take over what a fork read."""
-        self.tensors, self.ops, self.outputs = other.tensors, other.ops, other.outputs
-        self.inference_ops = other.inference_ops
+        return self.continue_in(_Reader(self.net))
 
     def read(self, model: Any) -> None:
         """Read all nodes of a compiled network."""
@@ -208,24 +195,6 @@ class _Reader:
             else:
                 self._node(node)
         self.outputs += [t.id for name in results(model) for t in tensors(self.env.get(name))]
-
-    def unreached(self) -> list[str]:
-        """Parameters that no op has read."""
-        read = {t for op in self.ops for t in op.inputs}
-        return [t.name for t in self.tensors if t.role == "parameter" and t.id not in read]
-
-    def graph(self) -> Graph:
-        """What was read."""
-        split = len(self.ops) if self.inference_ops is None else self.inference_ops
-        return Graph(
-            tensors=tuple(self.tensors),
-            ops=tuple(self.ops[:split]),
-            inputs=tuple(self.inputs),
-            outputs=tuple(self.outputs),
-            train_ops=tuple(self.ops[split:]),
-            unreached=tuple(self.unreached()),
-            names=tuple(self.names),
-        )
 
     def _new(self, shape: tuple[int, ...], itemsize: int = 4, role: Any = "activation", name: str = "") -> Value:
         self.tensors.append(Tensor(len(self.tensors), shape, role, name, itemsize))

@@ -22,6 +22,7 @@ from prunekit.backend_torch._aten import describe
 from prunekit.backend_torch._copying import deep_copy
 from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
+from prunekit.core.graph_builder import GraphBuilder
 
 __all__ = ["PartialTrace", "call", "inference", "meta_copy", "trace", "trace_copy"]
 
@@ -138,21 +139,15 @@ def inference() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(GraphBuilder, TorchDispatchMode):
     """Writes down each op as it is dispatched."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__(name for name, _ in model.named_parameters())
         self.model = model
-        self.tensors: list[Tensor] = []
-        self.ops: list[Op] = []
-        self.inference_ops: int | None = None
-        self.inputs: list[int] = []
-        self.outputs: list[int] = []
         self.ids: dict[int, int] = {}
         self.alive: list[Any] = []
         self.named: dict[str, int] = {}
-        self.names = [name for name, _ in model.named_parameters()]
         self.scopes: list[str] = [""]
         self.modules = {id(m): name for name, m in model.named_modules()}
         for name, tensor in model.named_parameters():
@@ -162,17 +157,8 @@ class _Recorder(TorchDispatchMode):
 
     def fork(self) -> _Recorder:
         """A recorder that continues this one on another pass."""
-        other = _Recorder(self.model)
         # parameters keep their numbers: both recorders list them first, in the same order
-        other.tensors, other.ops = list(self.tensors), list(self.ops)
-        other.inputs, other.outputs = list(self.inputs), list(self.outputs)
-        other.inference_ops = len(self.ops)
-        return other
-
-    def adopt(self, other: _Recorder) -> None:
-        """Take over what a fork recorded."""
-        self.tensors, self.ops, self.outputs = other.tensors, other.ops, other.outputs
-        self.inference_ops = other.inference_ops
+        return self.continue_in(_Recorder(self.model))
 
     def run(self, example: Any) -> None:
         """Record one pass."""
@@ -195,24 +181,6 @@ class _Recorder(TorchDispatchMode):
                 where,
             ) from error
         self.outputs += [self.ids[id(t)] for t in _leaves(result) if id(t) in self.ids]
-
-    def unreached(self) -> list[str]:
-        """Parameters that no op has read."""
-        read = {t for op in self.ops for t in op.inputs}
-        return [t.name for t in self.tensors if t.role == "parameter" and t.id not in read]
-
-    def graph(self) -> Graph:
-        """What was recorded so far."""
-        split = len(self.ops) if self.inference_ops is None else self.inference_ops
-        return Graph(
-            tensors=tuple(self.tensors),
-            ops=tuple(self.ops[:split]),
-            inputs=tuple(self.inputs),
-            outputs=tuple(self.outputs),
-            train_ops=tuple(self.ops[split:]),
-            unreached=tuple(self.unreached()),
-            names=tuple(self.names),
-        )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
