@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prunekit.backend_mindspore._op_names import POINTWISE, UNIFORM
+
 __all__ = ["Call", "Seen", "Value", "describe", "tensors"]
 
 
@@ -65,7 +67,7 @@ def describe(call: Call) -> Seen:
     if maker is not None:
         seen = maker(call)
     elif not tensors(call.args):
-        seen = Seen("create", (), (), {"uniform": call.op in _UNIFORM}, len(call.outputs))
+        seen = Seen("create", (), (), {"uniform": call.op in UNIFORM}, len(call.outputs))
     else:
         seen = _all(call, "opaque")
     seen.attrs.setdefault("numbers", _numbers(call))
@@ -82,7 +84,7 @@ def tensors(value: Any) -> list[Value]:
 
 
 def _numbers(call: Call) -> tuple[str, ...]:
-    return tuple(repr(v) for v in call.args if isinstance(v, float)) if call.op in _POINTWISE else ()
+    return tuple(repr(v) for v in call.args if isinstance(v, float)) if call.op in POINTWISE else ()
 
 
 def _op(*names: str) -> Callable[[Maker], Maker]:
@@ -108,26 +110,7 @@ def _named(call: Call, kind: str, operands: dict[str, Any], outputs: int = 1, **
     return Seen(kind, tuple(v for _, v in pairs), tuple(n for n, _ in pairs), attrs, outputs)
 
 
-_UNIFORM = frozenset(["Zeros", "Ones", "Fill", "FillV2", "FillScalar", "Eye", "StandardNormal", "UniformReal"])
-_POINTWISE = frozenset([
-    "Abs", "Acos", "Acosh", "Add", "AddExt", "AddScalar", "AddcdivExt", "AddcmulExt", "Adds", "And", "Asin",
-    "Asinh", "Atan", "Atan2", "Atanh", "BitwiseAnd", "Ceil", "ClampScalar", "ClampTensor", "Clamp", "Cos", "Cosh",
-    "Div", "DivMod", "DivMods", "DivNoNan", "Divs", "Dropout", "DropoutDoMaskExt", "DropoutExt",
-    "DropoutGenMaskExt", "EluExt", "Elu", "Equal", "Erf", "Erfc", "Exp", "Expm1", "FastGeLU", "FastGelu", "Floor",
-    "FloorDiv", "FloorMod", "GLU", "GeLU", "GeluExt", "GreaterEqual", "Greater", "GreaterEqualScalar",
-    "GreaterScalar", "HardTanh", "Hardtanh", "HSigmoid", "HSwish", "HShrink", "InplaceAddExt", "InplaceAddsExt",
-    "InplaceDiv", "InplaceDivs", "InplaceMul", "InplaceMuls", "InplaceReLU", "InplaceSubExt", "InplaceSubScalar",
-    "InplaceHardtanh", "InplaceRelu", "InplaceSiLU", "InplaceSigmoid", "IsFinite", "IsInf", "IsNan", "LeakyReLU",
-    "LeakyReLUExt", "Less", "LessEqual", "LessEqualScalar", "LessScalar", "Log", "Log1p", "LogSigmoid",
-    "LogicalAnd", "LogicalNot", "LogicalOr", "LogicalXor", "Logit", "MaskedFill", "MaskedFillScalar", "Maximum",
-    "Minimum", "Mish", "Mod", "Mul", "MulNoNan", "Muls", "Neg", "NotEqual", "NotEqualScalar", "Pow",
-    "PowScalarTensor", "PowTensorScalar", "RealDiv", "Reciprocal", "ReLU", "ReLU6", "ReLUV2", "Round", "Rsqrt",
-    "RsubExt", "SeLU", "SeLUExt", "Select", "SelectExt", "SelectV2", "Sigmoid", "SiLU", "Sign", "Silu", "Sin",
-    "Sinh", "SmoothL1Loss", "Softplus", "SoftplusExt", "Softsign", "Sqrt", "Square", "SquaredDifference", "Sub",
-    "SubExt", "SubScalar", "Subs", "Swish", "Tan", "Tanh", "TensorAdd", "Threshold", "TruncateDiv", "Where",
-    "Xlogy", "_MaskedFill",
-])  # fmt: skip
-for _name in _POINTWISE:
+for _name in POINTWISE:
     _MAKERS[_name] = lambda call: _elementwise(call)
 for _name in ("Identity", "Cast", "Clone", "Contiguous", "StopGradient", "Copy", "CopyExt", "TensorMove", "Assign"):
     _MAKERS[_name] = lambda call: _first(call, "identity")
