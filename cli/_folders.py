@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from prunekit.core.errors import OutputError
 
 __all__ = ["cache_folder", "new_folder"]
 
+logger = logging.getLogger("prunekit.folders")
+
 
 @contextlib.contextmanager
-def new_folder(target: Path, *, overwrite: bool = False, mark: str = "results.json") -> Iterator[Path]:
+def new_folder(
+    target: Path, *, overwrite: bool = False, mark: str = "results.json", keep: Collection[str] = ()
+) -> Iterator[Path]:
     """A folder under a temporary name beside ``target`` that takes its place if all went well.
 
     Args:
         target: The folder to make.
-        overwrite: Whether a folder that holds ``mark`` may be replaced.
+        overwrite: Whether a folder that holds ``mark``, or nothing but what a stopped run kept, may be replaced.
         mark: A file that only a finished run has.
+        keep: Names in the folder that are kept where things went wrong: in ``target``, or, where that holds a
+            finished run, in a folder beside it whose name ends in ``-stopped``.
 
     Raises:
         OutputError: There is something at ``target`` that may not be replaced, or the place cannot
             be written.
     """
-    _check_free(target, overwrite, mark)
+    _check_free(target, overwrite, mark, keep)
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +43,11 @@ def new_folder(target: Path, *, overwrite: bool = False, mark: str = "results.js
     except OSError as error:
         raise OutputError(f"an output folder must be writable, got {target} ({error}); choose another") from error
     try:
-        yield temporary
+        try:
+            yield temporary
+        except BaseException:
+            _rescue(temporary, target, mark, keep)
+            raise
         _swap(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -45,7 +56,25 @@ def new_folder(target: Path, *, overwrite: bool = False, mark: str = "results.js
                 parent.rmdir()
 
 
-def _check_free(target: Path, overwrite: bool, mark: str) -> None:
+def _rescue(temporary: Path, target: Path, mark: str, keep: Collection[str]) -> None:
+    """Move what shall be kept of an unfinished folder to where it is found again."""
+    found = [temporary / name for name in sorted(keep) if (temporary / name).exists()]
+    if not found:
+        return
+    place = target.with_name(f"{target.name}-stopped") if (target / mark).exists() else target
+    try:
+        place.mkdir(exist_ok=True)
+        for path in found:
+            if (place / path.name).is_dir():
+                shutil.rmtree(place / path.name)
+            os.replace(path, place / path.name)
+    except OSError as error:
+        logger.warning("what was found so far could not be kept in %s (%s)", place, error)
+    else:
+        logger.warning("what was found so far is kept in %s", ", ".join(str(place / path.name) for path in found))
+
+
+def _check_free(target: Path, overwrite: bool, mark: str, keep: Collection[str]) -> None:
     if not target.name:
         raise OutputError(f"an output folder must have a name, got {str(target)!r}; for example outputs/first")
     try:
@@ -53,17 +82,19 @@ def _check_free(target: Path, overwrite: bool, mark: str) -> None:
             return
         if target.is_symlink() or not target.is_dir():
             raise OutputError(f"an output folder must be a folder, got {target}, which is none; choose another")
-        if not any(target.iterdir()):
+        names = {path.name for path in target.iterdir()}
+        if not names:
             return
         finished = (target / mark).is_file()
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"an output folder must be readable, got {target} ({error}); choose another") from error
-    if not finished:
+    if not finished and not names <= set(keep):
         raise OutputError(f"an output folder must be new or empty, got {target} with other files in it; choose another")
     if not overwrite:
-        raise OutputError(f"an output folder must be new, got {target} with a finished run; add --overwrite")
+        what = "a finished run" if finished else "what a stopped run left"
+        raise OutputError(f"an output folder must be new, got {target} with {what}; add --overwrite")
 
 
 def _swap(temporary: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from prunekit.core.errors import ConfigError, InputError
 from prunekit.core.registry import get_backend
 from prunekit.core.settings import check
 
-__all__ = ["Job", "open_run", "prepare"]
+__all__ = ["Job", "open_run", "prepare", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,24 @@ def prepare(config: RunConfig) -> Job:
     return Job(_settled(config, loaders), backend, loaders)
 
 
+def read_config(folder: str | Path) -> RunConfig:
+    """The configuration that a run or a search left in its folder.
+
+    Raises:
+        InputError: There is none.
+        ConfigError: Something in it is wrong.
+    """
+    path = Path(folder) / "config.yml"
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"a run folder must hold a readable config.yml, got {folder} ({error}); give the folder of a finished run"
+        ) from error
+    config: RunConfig = check(RunConfig, parse(text, str(path)), str(path))
+    return config
+
+
 def open_run(folder: str | Path) -> tuple[Job, Any]:
     """The job of a finished run, and its pruned network.
 
@@ -82,14 +100,7 @@ def open_run(folder: str | Path) -> tuple[Job, Any]:
         PlanError: Its plan is damaged.
         CheckpointError: Its weights are damaged.
     """
-    path = Path(folder) / "config.yml"
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"a run folder must hold a readable config.yml, got {folder} ({error}); give the folder of a finished run"
-        ) from error
-    job = prepare(check(RunConfig, parse(text, str(path)), str(path)))
+    job = prepare(read_config(folder))
     return job, job.backend.load(job.build(), folder, job.example())
 
 

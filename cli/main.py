@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +68,7 @@ def _clear_errors() -> Iterator[None]:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped; the run was not written", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
@@ -82,32 +84,110 @@ class _Notes(logging.Handler):
         _say(record.getMessage())
 
 
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder.")]
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. data.size=14.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
+
+
 @app.command("run")
 def run_command(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one.")],
-    backend: Backend = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. data.size=14.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")] = False,
+    config: Config, backend: Backend = None, out: Out = None, changes: Changes = None, overwrite: Overwrite = False
 ) -> None:
     """Train, prune, cut, export and measure, as a configuration says."""
-    with _clear_errors():
-        from prunekit.cli.config import load_config
-        from prunekit.cli.run import run
+    with _clear_errors(), _notes(), _stoppable():
+        _run(_settings(config, backend, out, changes), overwrite)
 
-        overrides = list(changes or [])
-        overrides += [f"backend={json.dumps(backend)}"] if backend is not None else []
-        overrides += [f"out={json.dumps(str(out))}"] if out is not None else []
-        settings = load_config(config, overrides)
-        notes = _Notes(logging.WARNING)
-        logging.getLogger("prunekit").addHandler(notes)
-        try:
-            results = run(settings, overwrite=overwrite, command=["prunekit", *sys.argv[1:]], say=_say)
-        finally:
-            logging.getLogger("prunekit").removeHandler(notes)
-        _show_results(results, str(settings.out))
+
+def _settings(config: str, backend: str | None, out: Path | None, changes: list[str] | None) -> Any:
+    from prunekit.cli.config import load_config
+
+    overrides = list(changes or [])
+    overrides += [f"backend={json.dumps(backend)}"] if backend is not None else []
+    overrides += [f"out={json.dumps(str(out))}"] if out is not None else []
+    return load_config(config, overrides)
+
+
+def _run(settings: Any, overwrite: bool) -> None:
+    from prunekit.cli.run import run
+
+    results = run(settings, overwrite=overwrite, command=["prunekit", *sys.argv[1:]], say=_say)
+    _show_results(results, str(settings.out))
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Within the context, what the library logs is shown."""
+    notes = _Notes(logging.WARNING)
+    logging.getLogger("prunekit").addHandler(notes)
+    try:
+        yield
+    finally:
+        logging.getLogger("prunekit").removeHandler(notes)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Within the context, a request to end is Ctrl-C: MindSpore turns the one into the other while it computes."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@app.command("search")
+def search_command(
+    config: Config, backend: Backend = None, out: Out = None, changes: Changes = None, overwrite: Overwrite = False
+) -> None:
+    """Train the base network and search it, without cutting: see `prunekit select` and `prunekit finetune`."""
+    with _clear_errors(), _notes(), _stoppable():
+        from prunekit.cli.search import search
+
+        settings = _settings(config, backend, out, changes)
+        search(settings, overwrite=overwrite, command=["prunekit", *sys.argv[1:]], say=_say)
+        print(f"search: {settings.out}")
+
+
+@app.command("select")
+def select_command(
+    place: Annotated[Path, typer.Argument(metavar="DIR_OR_FILE", help="Folder of a search, or its strategies' file.")],
+    top: Annotated[int | None, typer.Option("--top", metavar="N", help="How many; by default all.")] = None,
+) -> None:
+    """List the strategies of a search, best first."""
+    with _clear_errors(), _notes():
+        from prunekit.cli.search import select_strategies
+
+        for line in select_strategies(place, top):
+            print(line)
+
+
+@app.command("finetune")
+def finetune_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a search or a run.")],
+    strategy: Annotated[int, typer.Option("--strategy-id", metavar="N", help="Index, as `select` lists it.")],
+    file: Annotated[Path | None, typer.Option("--search-result", metavar="FILE", help="File of strategies.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Weight decay.")] = None,
+    epochs: Annotated[float | None, typer.Option("--epoch", help="Epochs.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Cut the original of a search by one of its strategies, fine-tune, export and measure."""
+    with _clear_errors(), _notes(), _stoppable():
+        from prunekit.cli.search import finetune_config
+
+        changes = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs}
+        _run(finetune_config(folder, strategy, file=file, out=out, **changes), overwrite)
 
 
 def _show_results(results: dict[str, Any], out: str) -> None:
@@ -231,10 +311,11 @@ def evaluate_command(
 ) -> None:
     """Load the pruned network of a run and test it."""
     with _clear_errors():
-        from prunekit.cli.evaluate import evaluate_run
+        from prunekit.cli.evaluate import evaluate_run, inference_report
 
-        found = evaluate_run(folder)
         if as_json:
-            print(json.dumps(found))
-        else:
-            print(f"{found['right']:,} of {found['images']:,} right: {found['top1']:.2%}")
+            print(json.dumps(evaluate_run(folder)))
+            return
+        found, lines = inference_report(folder)
+        print("\n".join(lines))
+        print(f"{found['right']:,} of {found['images']:,} right: {found['top1']:.2%}")

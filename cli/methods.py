@@ -15,14 +15,15 @@ from prunekit.cli.config import PruneKeys
 from prunekit.cli.job import Job
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
+from prunekit.core.errors import ConfigError
 from prunekit.core.logs import RunLog
-from prunekit.core.method import SearchMethod, Task
+from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.plan import PruningPlan
 from prunekit.core.prune import check_prunable, score_model, select
 from prunekit.core.recipe import Recipe
-from prunekit.core.registry import get_algorithm
+from prunekit.core.registry import get_algorithm, list_algorithms
 
-__all__ = ["Bench", "Method", "prepare_method"]
+__all__ = ["Bench", "Method", "prepare_method", "prepare_search"]
 
 
 @dataclass
@@ -115,8 +116,31 @@ def prepare_method(job: Job, folder: Path) -> tuple[Analysis, Method]:
     return analysis, lambda bench: _search(bench, analysis, method, folder)
 
 
-def _search(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> tuple[Any, PruningPlan]:
-    """Look for a plan, cut, then fine-tune."""
+def prepare_search(job: Job, folder: Path) -> tuple[Analysis, Callable[[Bench], Outcome]]:
+    """Analyse the network of a job and make sure, before any training, that its method can search it.
+
+    Args:
+        job: The job.
+        folder: Where the search may leave files.
+
+    Raises:
+        BudgetError: The budget cannot be reached.
+        ConfigError: The method does not search.
+        NothingToPruneError: No channel may be cut.
+    """
+    name = job.config.method.name
+    kind = get_algorithm(name) if name in list_algorithms() else None
+    if not (isinstance(kind, type) and issubclass(kind, SearchMethod)):
+        raise ConfigError(f"method.name must be a search such as eagle_eye, got {name!r}; use `prunekit run` for it")
+    analysis = analyse(job.backend, job.build(), job.example())
+    check_prunable(analysis.coupling)
+    method = kind(job.config.method.keys)
+    method.check(analysis.coupling, model=job.config.model.name)
+    return analysis, lambda bench: _find(bench, analysis, method, folder)
+
+
+def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:
+    """Look for a plan."""
     config = bench.job.config
     outcome = method.run(
         Task(
@@ -125,6 +149,13 @@ def _search(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path
         )
     )  # fmt: skip
     bench.found = dict(outcome.figures)
+    return outcome
+
+
+def _search(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> tuple[Any, PruningPlan]:
+    """Look for a plan, cut, then fine-tune."""
+    config = bench.job.config
+    outcome = _find(bench, analysis, method, folder)
     small, plan = _cut(bench, outcome.analysis, outcome.plan)
     if config.finetune.epochs > 0:
         bench.train("fine-tuning", small, outcome.finetune or config.finetune)

@@ -53,6 +53,7 @@ def _page(results: Mapping[str, Any], config: str) -> str:
         notes=escape(_notes(results)),
         widths_picture=widths_picture(groups),
         widths=_table(("group", "before", "after"), [(g["name"], g["before"], g["after"]) for g in groups], right=1),
+        search=_search(results.get("search") or {}),
         curve_picture=curve_picture(results["epochs"]),
         stages=_table(("test accuracy", ""), [(s["stage"], f"{s['top1']:.2%}") for s in results["stages"]], right=1),
         files=_table(
@@ -63,6 +64,62 @@ def _page(results: Mapping[str, Any], config: str) -> str:
         provenance=_table((), list(_flat(provenance))),
         config=escape(config),
     )
+
+
+def _search(found: Mapping[str, Any]) -> str:
+    """A section on what a search found; empty where there was none that scores strategies."""
+    strategies = found.get("strategies")
+    if not strategies:
+        return ""
+    part, cost = found["median_part"], found["cost"]
+    of = "" if part == 1 else f", by scores that cost {part:.1%} of a whole one"
+    lines = [
+        ("strategy taken", str(found["index"])),
+        ("its score (held-out images)", f"{found['score']:.2%}"),
+        ("its share of the MACs", f"{found['ratio']:.4f}"),
+        (f"median score of random strategies{of}", f"{found['median_of_random']:.2%}"),
+        ("strategies drawn, scored", f"{found['drawn']:,}, {found['evaluated']:,}"),
+        ("cost in whole evaluations, seconds", f"{cost:.1f}, {found['evaluation_seconds']:.1f}"),
+    ]
+    ranked = sorted(strategies, key=lambda s: (s.get("part", 1.0), s["score"], -s["index"]), reverse=True)
+    scores = _table(
+        ("strategy", "score", "MACs", "part"),
+        [(s["index"], f"{s['score']:.3f}", f"{s['ratio']:.4f}", f"{s.get('part', 1.0):.3f}") for s in ranked],
+        right=0,
+    )
+    study = _study(found["correlation"]) if "correlation" in found else ""
+    return (
+        f"<h2>Search</h2>{_table((), lines, right=1)}{study}"
+        f"<details><summary>Scores of all strategies</summary>{scores}</details>"
+    )
+
+
+def _study(found: Mapping[str, Any]) -> str:
+    """How well scores foretold the accuracy after fine-tuning."""
+
+    def row(name: str, data: Mapping[str, Any]) -> tuple[str, ...]:
+        return (name, *(_interval(data[key], data[f"{key}_interval"]) for key in ("kendall", "pearson")))
+
+    summary = _table(
+        ("score and accuracy after fine-tuning", "Kendall's τ (95 %)", "Pearson's r (95 %)"),
+        [row("statistics adapted", found["adapted"]), row("statistics as they were", found["unadapted"])],
+        right=1,
+    )
+    points = _table(
+        ("strategy", "score", "without adapting", "fine-tuned, test images"),
+        [
+            (c["index"], f"{c['score']:.2%}", f"{c['unadapted']:.2%}", f"{c['fine_tuned']:.2%}")
+            for c in found["candidates"]
+        ],
+        right=0,
+    )
+    count, epochs = found["adapted"]["points"], found["epochs"]
+    text = f"{count} strategies from the best to the worst, each fine-tuned for {epochs:g} epochs."
+    return f'<h3>Correlation</h3><p class="quiet">{text}</p>{summary}{points}'
+
+
+def _interval(value: float, ends: Sequence[float]) -> str:
+    return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
 
 
 def _notes(results: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from prunekit.core.logs import RunLog
 from prunekit.core.plan import PruningPlan
 from prunekit.core.store import WEIGHTS_FILE
 
-__all__ = ["run"]
+__all__ = ["headline", "kept_entries", "provenance", "run"]
 
 Say = Callable[[str], None]
 
@@ -57,22 +57,31 @@ def run(
     require_matplotlib()
     begin = time.monotonic()
     target = Path(str(config.out)).expanduser()
-    with new_folder(target, overwrite=overwrite) as folder:
+    with new_folder(target, overwrite=overwrite, keep=kept_entries(config)) as folder:
         job = prepare(config)
         write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
         with RunLog(folder) as log:
             log.write("start", command=list(command), config=job.config.to_mapping())
             analysis, method = prepare_method(job, folder)
-            say(_headline(job, analysis))
+            say(headline(job, analysis))
             results = _work(job, analysis, method, folder, log, say)
-            results["provenance"] = _provenance(job, command, results["latency"]["device"], time.monotonic() - begin)
+            results["provenance"] = {
+                **provenance(job, command, time.monotonic() - begin), "device": results["latency"]["device"],
+            }  # fmt: skip
             log.write("done", seconds=time.monotonic() - begin)
         write_results(folder, results)
         write_report(folder)
     return results
 
 
-def _headline(job: Job, analysis: Analysis) -> str:
+def kept_entries(config: RunConfig) -> set[str]:
+    """What of a run's folder is kept where the run is stopped: what a search has scored."""
+    output = config.method.keys.get("output_file")
+    return {"search_results", *([Path(output).parts[0]] if isinstance(output, str) else [])}
+
+
+def headline(job: Job, analysis: Analysis) -> str:
+    """What is about to be pruned, in one line."""
     seen = Inspection.of(analysis, model=job.config.model.name)
     half = next(row for row in seen.budgets if row.keep == 0.5) if seen.budgets else None
     text = (
@@ -190,7 +199,8 @@ def _sizes(folder: Path, checked: dict[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _provenance(job: Job, command: Sequence[str], device: str, seconds: float) -> dict[str, Any]:
+def provenance(job: Job, command: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Where figures come from: command, date, time, seed, system and versions."""
     versions = {"prunekit": importlib.metadata.version("prunekit"), "python": platform.python_version()}
     for name in (job.backend.name, "numpy"):
         try:
@@ -202,7 +212,6 @@ def _provenance(job: Job, command: Sequence[str], device: str, seconds: float) -
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "seed": job.config.seed,
-        "device": device,
         "system": platform.platform(),
         "versions": versions,
     }

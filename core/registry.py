@@ -23,8 +23,8 @@ _BACKENDS: Mapping[str, str] = {
 }
 _ALGORITHMS: Mapping[str, str] = {
     "uni_pruning": "prunekit.algorithms.uni_pruning:UniPruning",
-    # "eagle_eye": "prunekit.algorithms.eagle_eye:EagleEye",
-    # "channel_pruning": "prunekit.algorithms.channel_pruning:ChannelPruning",
+    "eagle_eye": "prunekit.algorithms.eagle_eye:EagleEye",
+    "channel_pruning": "prunekit.algorithms.channel_pruning:ChannelPruning",
 }
 _BACKEND_GROUP = "prunekit.backends"
 _ALGORITHM_GROUP = "prunekit.algorithms"

@@ -38,6 +38,13 @@ SMALL = [
     "latency={batch: 2, runs: 2, warmup: 0}",
 ]
 
+# what else is made smaller, by the beginning of a ready configuration's name
+SHRUNK = {
+    "eagle_eye": ["method.candidates=4", "method.bn_batches=2"],
+    "eagle_eye_resnet20_cifar10": ["method.correlation=4", "method.correlation_epochs=0.5"],
+    "channel_pruning": ["method.cp_nb_batches=2", "method.cp_nb_rlouts=3", "method.cp_nb_rlouts_min=1"],
+}
+
 
 def call(*arguments: object, code: int = 0) -> str:
     """Run a command in this process; its output and errors together."""
@@ -205,10 +212,18 @@ def test_an_export_that_fails_costs_only_itself(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [name for name in list_configs() if name != "quickstart"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "imagenet" in name else name  # large networks
+        for name in list_configs()
+        if name != "quickstart"
+    ],
+)
 def test_a_ready_configuration_runs(name: str, backend: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    call("run", name, "--backend", backend, "--out", out, *changes(f"export.formats=[{FORMATS[backend][0]}]"))
+    extra = [change for start, more in SHRUNK.items() if name.startswith(start) for change in more]
+    call("run", name, "--backend", backend, "--out", out, *changes(f"export.formats=[{FORMATS[backend][0]}]", *extra))
     results = json.loads((out / "results.json").read_text())
     assert results["after"]["params"] < results["before"]["params"]
     assert results["reload"]["same"] is True
@@ -216,8 +231,14 @@ def test_a_ready_configuration_runs(name: str, backend: str, tmp_path: Path) -> 
     for metric in ("macs", "params"):
         if metric in keys:
             assert results["after"][metric] <= keys[metric] * results["before"][metric]
+    if "flops_target" in keys:
+        kept = results["after"]["macs"] / results["before"]["macs"]
+        assert abs(kept - keys["flops_target"]) <= keys.get("tolerance", 0.005) + 0.002
     if "target_sparsity" in keys:
         assert results["after"]["params"] <= (1 - keys["target_sparsity"]) * results["before"]["params"] * 1.02
+    if keys.get("prune_option") == "auto":
+        assert 0.99 <= results["search"]["achieved"] / keys["cp_preserve_ratio"] <= 1
+        assert (out / "search_results" / "rollouts.jsonl").exists()
 
 
 def flat(text: str) -> str:

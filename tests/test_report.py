@@ -94,6 +94,31 @@ def test_a_run_without_training_or_groups_has_a_report(tmp_path: Path) -> None:
     assert "No group of this network can be cut." in page
 
 
+def test_a_search_has_a_section(tmp_path: Path) -> None:
+    side = {
+        "points": 4, "kendall": 0.67, "kendall_interval": [-0.2, 1.0], "pearson": 0.9, "pearson_interval": [0.1, 0.99],
+    }  # fmt: skip
+    points = [{"index": 7, "score": 0.81, "unadapted": 0.11, "fine_tuned": 0.9}]
+    search = {
+        "index": 7, "score": 0.81, "ratio": 0.4987, "drawn": 4096, "evaluated": 2, "cost": 1.2,
+        "evaluation_seconds": 3.0, "median_of_random": 0.6, "median_part": 0.1,
+        "strategies": [
+            {"index": 3, "score": 0.95, "ratio": 0.5, "part": 0.1}, {"index": 7, "score": 0.81, "ratio": 0.4987},
+        ],
+        "correlation": {"epochs": 1, "candidates": points, "adapted": side, "unadapted": {**side, "kendall": 0.12}},
+    }  # fmt: skip
+    reader = Reader()
+    reader.feed(write(tmp_path, search=search))
+    text = " ".join(reader.text)
+    for part in ("81.00%", "0.4987", "by scores that cost 10.0% of a whole one", "0.67 [-0.20, 1.00]", "0.12 [-0.20"):
+        assert part in text
+    # a whole score stands before a larger one of fewer batches
+    scores = text.partition("Scores of all strategies")[2]
+    assert scores.index("0.810") < scores.index("0.950")
+    assert reader.fetched == []
+    assert "Search" not in write(tmp_path, search={"achieved": 0.5})
+
+
 def test_rows_compare() -> None:
     table = {row.name: row for row in rows(results())}
     assert list(table) == ["accuracy", "parameters", "MACs", "latency", "file size"]

@@ -1,0 +1,65 @@
+"""Channel pruning: ratios uniform, listed or searched; channels by LASSO; weights fitted again.
+
+He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, with the options of
+PocketFlow (Wu et al. 2018) and, for ``auto``, the search of He et al., "AMC", ECCV 2018.
+"""
+
+from __future__ import annotations
+
+from prunekit.algorithms.channel_pruning.pruner import prune_by_ratios, prune_by_widths, rank_channels
+from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings, asked_ratios
+from prunekit.core.coupling.groups import Coupling
+from prunekit.core.encoding import PreserveRatioEncoding
+from prunekit.core.method import Outcome, SearchMethod, Task
+
+__all__ = ["ChannelPruning"]
+
+
+class ChannelPruning(SearchMethod):
+    """Channel pruning; see :class:`~prunekit.algorithms.channel_pruning.settings.ChannelPruningSettings` for its keys.
+
+    Example:
+        >>> ChannelPruning({"cp_uniform_preserve_ratio": 1.5})
+        Traceback (most recent call last):
+        prunekit.core.errors.ConfigError: keys of channel_pruning: cp_uniform_preserve_ratio must be at most 1.0, \
+got 1.5; change it
+    """
+
+    name = "channel_pruning"
+    Settings = ChannelPruningSettings
+    settings: ChannelPruningSettings
+
+    def check(self, coupling: Coupling, *, model: str = "") -> None:
+        """Make sure that the ratios fit the network, or that a search can reach its share of the FLOPs.
+
+        Raises:
+            BudgetError: ``cp_preserve_ratio`` is out of reach (``auto``).
+            MissingDependencyError: ``cp_auto_searcher: ddpg`` needs the extra ``rl`` (``auto``).
+            ConfigError: The list cannot be read, or has another length.
+            PlanError: The network has no conv that could have a ratio.
+        """
+        encoding = PreserveRatioEncoding(coupling)
+        if self.settings.prune_option != "auto":
+            asked_ratios(self.settings, encoding)
+            return
+        from prunekit.algorithms.channel_pruning._auto import check_reachable  # which needs further libraries
+
+        check_reachable(coupling, self.settings)
+
+    def run(self, task: Task) -> Outcome:
+        """Choose the ratios, then select channels and fit weights layer by layer.
+
+        Raises:
+            ConfigError: The list cannot be read, or has another length.
+            DataError: There are fewer batches than ``cp_nb_batches``.
+            InputError: Activations are not finite.
+            MissingDependencyError: ``cp_auto_searcher: ddpg`` needs the extra ``rl``.
+        """
+        settings = self.settings
+        if settings.prune_option != "auto":
+            ratios = asked_ratios(settings, PreserveRatioEncoding(task.analysis.coupling))
+            return prune_by_ratios(task, settings, ratios)
+        from prunekit.algorithms.channel_pruning._auto import search_widths  # which needs further libraries
+
+        widths, figures = search_widths(task, settings, rank_channels(task, settings))
+        return prune_by_widths(task, settings, widths, figures)

@@ -1,0 +1,238 @@
+"""How accurate networks are that each method prunes to one budget, beside Torch-Pruning and chance, in one run.
+
+    python benchmarks/accuracy.py [--seeds 3] [--budgets 0.5 0.25] [--epochs 1] [--json FILE]
+
+ResNet-20 on Fashion-MNIST at 14 pixels, PyTorch. All methods start from one trained network; the budget is a share
+of its MACs. Accuracy is that of the 10,000 test images, as the mean over seeds and the distance of the extremes:
+
+- *pruned*: the network cut, its weights and batch norm statistics as they were;
+- *recalibrated*: batch norm statistics taken anew over 100 training batches;
+- *reconstructed*: weights fitted by least squares to the outputs of the original, then recalibrated;
+- *fine-tuned*: the best of these, after the same short training.
+
+Rows: random channels at even widths (the floor), L2 norm at even widths, Torch-Pruning's group L2 norm,
+EagleEye, channel pruning with uniform ratios, and with ratios searched by evolution and by DDPG. *seconds* are those
+of search, selection and fitting, without the fine-tuning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from _base import base_network
+
+from prunekit.cli.job import Job
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.budget import Budget
+from prunekit.core.cost import Cost
+from prunekit.core.method import Task
+from prunekit.core.plan import PruningPlan
+from prunekit.core.prune import prune
+from prunekit.core.recipe import Recipe
+from prunekit.core.registry import get_algorithm
+
+STAGES = ("pruned", "recalibrated", "reconstructed", "fine-tuned")
+
+
+@dataclass
+class Found:
+    """A network that a method made.
+
+    Attributes:
+        small: It, ready for fine-tuning.
+        stages: Test accuracy by stage.
+        seconds: Time it took.
+        notes: Further figures.
+    """
+
+    small: Any
+    stages: dict[str, float]
+    seconds: float
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+class Bench:
+    """One base network, its data, and what is measured on them."""
+
+    def __init__(self, epochs: float) -> None:
+        self.job: Job
+        self.analysis: Analysis
+        self.job, self.analysis = base_network()
+        self.backend = self.job.backend
+        self.recipe = Recipe(epochs=epochs, lr=0.02, schedule="linear", weight_decay=5e-4, channels_last=True)
+        self.full = Cost(self.analysis.coupling).full(("macs",))["macs"]
+
+    def test(self, model: Any) -> float:
+        """Share of right answers on the test set."""
+        return float(self.backend.evaluate(model, self.job.loaders.test)["top1"])
+
+    def task(self, seed: int) -> Task:
+        """What a search method is given."""
+        return Task(self.analysis, self.job.loaders, model="resnet20", finetune=self.recipe, seed=seed)
+
+    def macs(self, model: Any) -> float:
+        """Share of the MACs that a network keeps, from a trace of its own."""
+        seen = analyse(self.backend, model, self.job.example(), probe=False)
+        return Cost(seen.coupling).full(("macs",))["macs"] / self.full
+
+    def recalibrated(self, small: Any) -> Any:
+        """A copy with statistics taken anew."""
+        copied = self.backend.clone(small)
+        self.backend.recalibrate(copied, self.job.loaders.calibration, 100)
+        return copied
+
+    def measured(self, small: Any, seconds: float, **notes: float) -> Found:
+        """A network that was only cut."""
+        fresh = self.recalibrated(small)
+        return Found(fresh, {"pruned": self.test(small), "recalibrated": self.test(fresh)}, seconds, notes)
+
+    def of_plan(self, plan: PruningPlan, begin: float, **notes: float) -> Found:
+        """What a plan leaves of the base network."""
+        small = self.backend.apply(self.analysis, plan)
+        return self.measured(small, time.monotonic() - begin, **notes)
+
+
+def by_importance(bench: Bench, keep: float, seed: int, importance: str) -> Found:
+    """Even widths; within a group the least important channels go."""
+    begin = time.monotonic()
+    small, _ = prune(
+        bench.backend, bench.analysis.model, bench.job.example(), Budget.of(macs=keep), importance=importance,
+        scope="layer", seed=seed,
+    )  # fmt: skip
+    return bench.measured(small, time.monotonic() - begin)
+
+
+def torch_pruning(bench: Bench, keep: float, seed: int) -> Found:
+    """Torch-Pruning's group L2 norm over the whole network, in small steps until the budget is met."""
+    import torch_pruning as tp
+
+    begin = time.monotonic()
+    model = copy.deepcopy(bench.analysis.model).eval()
+    example = bench.job.example()
+    pruner = tp.pruner.BasePruner(
+        model, example, importance=tp.importance.GroupMagnitudeImportance(p=2), global_pruning=True,
+        pruning_ratio=1.0, max_pruning_ratio=0.9, iterative_steps=400, ignored_layers=[model.fc],
+    )  # fmt: skip
+    whole, _ = tp.utils.count_ops_and_params(model, example)
+    while tp.utils.count_ops_and_params(model, example)[0] > keep * whole:
+        pruner.step()
+    return bench.measured(model, time.monotonic() - begin)
+
+
+def eagle_eye(bench: Bench, keep: float, seed: int) -> Found:
+    """The best of 50 random networks; with it the median one, for comparison."""
+    begin = time.monotonic()
+    settings = {"flops_target": keep, "min_rate": 0.0, "max_rate": 0.8 if keep < 0.4 else 0.7, "candidates": 50}
+    outcome = get_algorithm("eagle_eye")({**settings, "bn_batches": 30}).run(bench.task(seed))
+    notes = {key: float(outcome.figures[key]) for key in ("score", "median") if key in outcome.figures}
+    return bench.of_plan(outcome.plan, begin, **notes)
+
+
+def channel_pruning(bench: Bench, keep: float, seed: int, **settings: Any) -> Found:
+    """Channels by LASSO, weights fitted again."""
+    begin = time.monotonic()
+    outcome = get_algorithm("channel_pruning")({"cp_nb_batches": 30, **settings}).run(bench.task(seed))
+    fitted = bench.backend.apply(outcome.analysis, outcome.plan)
+    seconds = time.monotonic() - begin
+    found = bench.of_plan(outcome.plan, begin)
+    fresh = bench.recalibrated(fitted)
+    return Found(fresh, {**found.stages, "reconstructed": bench.test(fresh)}, seconds)
+
+
+def uniform_ratio(bench: Bench, keep: float) -> float:
+    """The ratio for all convs that leaves a share of the MACs."""
+    from prunekit.core.encoding import PreserveRatioEncoding
+
+    encoding, cost = PreserveRatioEncoding(bench.analysis.coupling), Cost(bench.analysis.coupling)
+    ratios = np.linspace(0.05, 1.0, 381)
+    figures = cost.of(encoding.widths(np.repeat(ratios[:, None], encoding.length, axis=1)), ("macs",))["macs"]
+    return float(ratios[np.flatnonzero(figures <= keep * bench.full * 1.005)[-1]])
+
+
+METHODS: dict[str, Callable[[Bench, float, int], Found]] = {
+    "random channels": lambda b, keep, seed: by_importance(b, keep, seed, "random"),
+    "L2 norm": lambda b, keep, seed: by_importance(b, keep, seed, "l2"),
+    "Torch-Pruning group L2": torch_pruning,
+    "EagleEye": eagle_eye,
+    "channel pruning, uniform": lambda b, keep, seed: channel_pruning(
+        b, keep, seed, prune_option="uniform", cp_uniform_preserve_ratio=uniform_ratio(b, keep)
+    ),
+    "channel pruning, evolution": lambda b, keep, seed: channel_pruning(
+        b, keep, seed, prune_option="auto", cp_preserve_ratio=keep, cp_auto_searcher="evolution", cp_nb_rlouts=100
+    ),
+    "channel pruning, DDPG": lambda b, keep, seed: channel_pruning(
+        b,
+        keep,
+        seed,
+        prune_option="auto",
+        cp_preserve_ratio=keep,
+        cp_auto_searcher="ddpg",
+        cp_nb_rlouts=100,
+        cp_nb_rlouts_min=30,
+    ),  # fmt: skip
+}
+
+
+def measure(bench: Bench, name: str, keep: float, seed: int) -> dict[str, float]:
+    """All figures of one method at one budget and seed."""
+    torch.manual_seed(seed)
+    found = METHODS[name](bench, keep, seed)
+    macs = bench.macs(found.small)
+    bench.backend.fit(found.small, bench.job.loaders.train, Recipe(**{**vars(bench.recipe), "seed": seed}))
+    return {
+        **found.stages, "fine-tuned": bench.test(found.small), "macs": macs, "seconds": found.seconds, **found.notes
+    }  # fmt: skip
+
+
+def show(title: str, table: dict[str, list[dict[str, float]]]) -> None:
+    """Print means, and the distance of the extremes over seeds."""
+    print(f"\n{title}")
+    print(f"{'':28s}" + "".join(f"{stage:>16s}" for stage in STAGES) + f"{'MACs':>8s}{'seconds':>9s}")
+    for name, runs in table.items():
+        cells = ""
+        for stage in STAGES:
+            values = [100 * run[stage] for run in runs if stage in run]
+            text = f"{statistics.mean(values):.2f} ±{(max(values) - min(values)) / 2:.2f}" if values else "-"
+            cells += f"{text:>16s}"
+        macs = statistics.mean(run["macs"] for run in runs)
+        print(f"{name:28s}{cells}{macs:8.3f}{statistics.mean(run['seconds'] for run in runs):9.1f}", flush=True)
+
+
+def main() -> None:
+    """Run everything and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.5, 0.25])
+    parser.add_argument("--epochs", type=float, default=1)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--json", help="write the figures to this file too")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    bench = Bench(options.epochs)
+    print(f"original: {100 * bench.test(bench.analysis.model):.2f} %, {bench.full:,} MACs, chance: 10 %")
+    figures: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for keep in options.budgets:
+        table = figures.setdefault(f"{keep:.0%} of the MACs", {})
+        for name in options.methods:
+            for seed in range(options.seeds):
+                table.setdefault(name, []).append(measure(bench, name, keep, seed))
+                print(f"{keep:.0%} {name} seed {seed}: {table[name][-1]}", file=sys.stderr, flush=True)
+        show(f"{keep:.0%} of the MACs, {options.seeds} seeds", table)
+    if options.json:
+        with open(options.json, "w") as stream:
+            json.dump(figures, stream, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""A search on its own, the strategies it left, and the fine-tuning of one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunekit.cli._folders import new_folder
+from prunekit.cli._yaml import dump
+from prunekit.cli.base import get_base
+from prunekit.cli.config import RunConfig
+from prunekit.cli.job import prepare, read_config
+from prunekit.cli.methods import Bench, prepare_search
+from prunekit.cli.run import headline, kept_entries, provenance
+from prunekit.core._files import write_atomic
+from prunekit.core.errors import InputError
+from prunekit.core.logs import RunLog
+from prunekit.core.settings import check
+from prunekit.core.strategies import best_first, find_strategy, read_strategies, strategy_line
+
+__all__ = ["finetune_config", "search", "select_strategies"]
+
+_FILE = "search_results/pruning_strategies.txt"
+
+
+def search(
+    config: RunConfig, *, overwrite: bool = False, command: Sequence[str] = (), say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train the base network and search it; nothing is cut.
+
+    The output folder holds ``config.yml``, ``original/``, what the method writes, and ``search.json``.
+
+    Args:
+        config: What to do.
+        overwrite: Whether a finished search in the output folder may be replaced.
+        command: Command line, for the record.
+        say: Tells the user what happens.
+
+    Returns:
+        What ``search.json`` holds: the figures of the search, and where they come from.
+
+    Raises:
+        PrunekitError: Something in the configuration, the data or the network does not work.
+    """
+    begin = time.monotonic()
+    target = Path(str(config.out)).expanduser()
+    with new_folder(target, overwrite=overwrite, mark="search.json", keep=kept_entries(config)) as folder:
+        job = prepare(config)
+        write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
+        with RunLog(folder) as log:
+            log.write("start", command=list(command), config=job.config.to_mapping())
+            analysis, find = prepare_search(job, folder)
+            say(headline(job, analysis))
+            base = get_base(job, log, say)
+            bench = Bench(job, log, say, base.model)
+            bench.test("original", base.model)
+            job.backend.save(base.model, folder / "original")
+            outcome = find(bench)
+            found = {"format": "prunekit.search", "version": 1, "model": job.config.model.name, **outcome.figures}
+            found["provenance"] = provenance(job, command, time.monotonic() - begin)
+            log.write("done", seconds=time.monotonic() - begin)
+        write_atomic(folder / "search.json", json.dumps(found, indent=1))
+    return found
+
+
+def select_strategies(place: Path, top: int | None = None) -> list[str]:
+    """The strategies of a search, best first, in EagleEye's words.
+
+    Args:
+        place: A folder of a search or a run, or a file of strategies.
+        top: How many; None for all.
+
+    Raises:
+        InputError: There is no file of strategies, or something else is in it.
+    """
+    if top is not None and top < 1:
+        raise InputError(f"--top must be at least 1, got {top}; leave it out for all")
+    path = _strategies_of(place) if place.is_dir() else place
+    ranked = best_first(read_strategies(path))
+    return [f"########## {path.name} ##########", *(strategy_line(s) for s in ranked[:top])]
+
+
+def finetune_config(
+    folder: Path, strategy: int, *, file: Path | None = None, out: Path | None = None, **recipe: float | None
+) -> RunConfig:
+    """The run that cuts the original of a search by one of its strategies and fine-tunes it.
+
+    Args:
+        folder: Folder of a search or of a run.
+        strategy: Index of the strategy.
+        file: File of strategies; by default the folder's own.
+        out: Output folder; by default beside ``folder``.
+        **recipe: ``lr``, ``weight_decay`` and ``epochs`` of the fine-tuning; None leaves what the folder's
+            configuration says.
+
+    Raises:
+        InputError: The folder is none of a search or a run, or there is no such strategy.
+        ConfigError: A figure of the recipe is wrong.
+    """
+    config = read_config(folder)
+    if not (folder / "original").is_dir():
+        raise InputError(f"a search must have left its base network, got no {folder / 'original'}; search again")
+    chosen = find_strategy(read_strategies(file or _strategies_of(folder)), strategy)
+    changes = {key: value for key, value in recipe.items() if value is not None}
+    keys = config.method.keys if config.method.name == "eagle_eye" else {}
+    data = {
+        **config.to_mapping(),
+        "weights": str((folder / "original").resolve()),
+        "out": str(out or folder.resolve().with_name(f"{folder.resolve().name}-strategy-{strategy}")),
+        "method": {"name": "eagle_eye", **keys, "strategy": list(chosen.vector)},
+        "finetune": dataclasses.replace(config.finetune, **changes).to_mapping(),
+    }
+    result: RunConfig = check(RunConfig, data, str(folder / "config.yml"))
+    return result
+
+
+def _strategies_of(folder: Path) -> Path:
+    if (folder / _FILE).is_file() or not (folder / "config.yml").is_file():
+        return folder / _FILE
+    return folder / str(read_config(folder).method.keys.get("output_file", _FILE))
