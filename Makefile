@@ -8,16 +8,17 @@ KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -
 READY := .venv/.ready-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow lint demo data bench clean
+.PHONY: help venv test slow lint demo data bench accuracy clean
 
 help:
-	@echo "make demo    train, prune, export and measure a ResNet-20 (configs/quickstart.yml)"
-	@echo "make test    ruff, mypy, doctests and the quick tests"
-	@echo "make slow    the long tests"
-	@echo "make lint    ruff and mypy only"
-	@echo "make data    install Fashion-MNIST, which demo and tests use where it is there"
-	@echo "make bench   what analysis and pruning cost, beside rivals"
-	@echo "make clean   remove what builds and runs leave behind; .venv and data stay"
+	@echo "make demo      train, prune, export and measure a ResNet-20 (configs/quickstart.yml)"
+	@echo "make test      ruff, mypy, doctests and the quick tests"
+	@echo "make slow      the long tests"
+	@echo "make lint      ruff and mypy only"
+	@echo "make data      install Fashion-MNIST, which demo and tests use where it is there"
+	@echo "make bench     what analysis, pruning and evaluation cost, beside rivals"
+	@echo "make accuracy  how accurate pruned networks are, method by method, beside Torch-Pruning (an hour)"
+	@echo "make clean     remove what builds and runs leave behind; .venv and data stay"
 
 venv: $(READY)
 
@@ -48,6 +49,11 @@ data: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/uni_pruning.py
+	$(BIN)/python benchmarks/evaluation.py
+
+accuracy: $(READY)
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/eagle_eye.py
 
 clean:
 	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +16,10 @@ from prunekit.core.backend import Backend, State, Tap
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.errors import InputError
 from prunekit.core.graph import Graph, Op
+from prunekit.core.order import run_order
 from prunekit.core.patches import LayerWindow
 
-__all__ = ["Norm", "Reader", "find_readers", "probe", "run_order"]
+__all__ = ["Norm", "Reader", "find_readers", "probe"]
 
 _MOST_COLUMNS = 1 << 13
 _CLOSE = 1e-3
@@ -51,7 +51,7 @@ class Reader:
 
     Attributes:
         layer: Dotted name.
-        position: Of its op in :func:`run_order`.
+        position: Of its op in :func:`~prunekit.core.order.run_order`.
         weight: Name of its weight.
         groups: Input channels of each channel of a group, ``(size, k)``, by the group's name.
         window: How its outputs depend on its inputs; None where that is not known.
@@ -79,38 +79,6 @@ class Reader:
     def centred(self) -> bool:
         """Whether the mean of its outputs is free: a bias or a norm takes it up."""
         return self.norm is not None or self.bias is not None
-
-
-def run_order(graph: Graph) -> list[int]:
-    """Positions of the ops in an order in which they may run, the same for every framework.
-
-    Where branches are side by side, frameworks write them down in different orders; here the layer that the model
-    registers first goes first.
-    """
-    rank = {name: k for k, name in enumerate(graph.names)}
-    makers = {t: k for k, op in enumerate(graph.ops) for t in op.outputs}
-    needs = [{makers[t] for t in op.inputs if t in makers and makers[t] != k} for k, op in enumerate(graph.ops)]
-    users: dict[int, list[int]] = {}
-    for k, before in enumerate(needs):
-        for other in before:
-            users.setdefault(other, []).append(k)
-
-    def key(k: int) -> tuple[int, int]:
-        own = [rank[graph.tensors[t].name] for t in graph.ops[k].inputs if graph.tensors[t].name in rank]
-        return (min(own, default=-1), k)
-
-    left = [len(before) for before in needs]
-    ready = [key(k) for k, count in enumerate(left) if count == 0]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        _, k = heapq.heappop(ready)
-        order.append(k)
-        for user in users.get(k, ()):
-            left[user] -= 1
-            if left[user] == 0:
-                heapq.heappush(ready, key(user))
-    return order
 
 
 def find_readers(coupling: Coupling) -> tuple[Reader, ...]:

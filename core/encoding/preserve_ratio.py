@@ -11,6 +11,7 @@ from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding.base import IntArray, Rank, WidthEncoding
 from prunekit.core.errors import PlanError
 from prunekit.core.graph import Graph, Op
+from prunekit.core.order import run_order
 from prunekit.core.plan import PruningPlan
 
 __all__ = ["PreserveRatioEncoding"]
@@ -132,7 +133,8 @@ def _kept(channels: IntArray | np.int64, ratios: NDArray[np.float64]) -> IntArra
 
 def _convs(coupling: Coupling) -> list[_Conv]:
     graph = coupling.graph
-    ops = [op for op in graph.ops if op.kind == "conv" and int(op.attrs.get("groups", 1)) == 1]
+    ordered = [graph.ops[k] for k in run_order(graph)]  # the same entries in every framework
+    ops = [op for op in ordered if op.kind == "conv" and int(op.attrs.get("groups", 1)) == 1]
     entry = {op.outputs[0]: k for k, op in enumerate(ops)}
     source = {out: op for op in graph.ops for out in op.outputs}
     reads: dict[str, list[int]] = {}
