@@ -36,6 +36,7 @@ from prunekit.cli.job import Job
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.budget import Budget
 from prunekit.core.cost import Cost
+from prunekit.core.data import load_images
 from prunekit.core.method import Task
 from prunekit.core.plan import PruningPlan
 from prunekit.core.prune import prune
@@ -72,8 +73,14 @@ class Bench:
         self.analysis: Analysis
         self.job, self.analysis = base_network()
         self.backend = self.job.backend
+        data = self.job.config.data
+        self.splits = load_images(data.name, size=data.size, validation=data.validation, seed=self.job.config.seed)
         self.recipe = Recipe(epochs=epochs, lr=0.02, schedule="linear", weight_decay=5e-4, channels_last=True)
         self.full = Cost(self.analysis.coupling).full(("macs",))["macs"]
+
+    def loaders(self, seed: int) -> Any:
+        """The same parts of the data for every seed, in an order of its own."""
+        return self.backend.loaders(self.splits, self.job.config.data.batch_size, seed=seed)
 
     def test(self, model: Any) -> float:
         """Share of right answers on the test set."""
@@ -81,7 +88,7 @@ class Bench:
 
     def task(self, seed: int) -> Task:
         """What a search method is given."""
-        return Task(self.analysis, self.job.loaders, model="resnet20", finetune=self.recipe, seed=seed)
+        return Task(self.analysis, self.loaders(seed), model="resnet20", finetune=self.recipe, seed=seed)
 
     def macs(self, model: Any) -> float:
         """Share of the MACs that a network keeps, from a trace of its own."""
@@ -199,7 +206,7 @@ def measure(bench: Bench, name: str, keep: float, seed: int) -> dict[str, float]
     torch.manual_seed(seed)
     found = METHODS[name](bench, keep, seed)
     macs = bench.macs(found.small)
-    bench.backend.fit(found.small, bench.job.loaders.train, Recipe(**{**vars(bench.recipe), "seed": seed}))
+    bench.backend.fit(found.small, bench.loaders(seed).train, Recipe(**{**vars(bench.recipe), "seed": seed}))
     return {
         **found.stages, "fine-tuned": bench.test(found.small), "macs": macs, "seconds": found.seconds, **found.notes
     }  # fmt: skip

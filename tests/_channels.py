@@ -19,9 +19,15 @@ from prunekit.core.registry import get_backend
 if find_spec("mindspore"):
     import prunekit.backend_mindspore  # noqa: F401  (before mindspore: it sets what its kernels read)
 
-BACKENDS = [
-    "torch",
-    pytest.param("mindspore", marks=pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore")),
+NEEDS_MINDSPORE = pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore")
+BACKENDS = ["torch", pytest.param("mindspore", marks=NEEDS_MINDSPORE)]
+# MindSpore runs networks op by op where layers are watched: what takes half a minute there is for the long tests
+LONG = ["torch", pytest.param("mindspore", marks=[NEEDS_MINDSPORE, pytest.mark.slow])]
+CASES = [
+    ("resnet20", "torch"),
+    ("lenet5", "torch"),
+    pytest.param("lenet5", "mindspore", marks=NEEDS_MINDSPORE),
+    pytest.param("resnet20", "mindspore", marks=[NEEDS_MINDSPORE, pytest.mark.slow]),
 ]
 SETTINGS = ChannelPruningSettings(cp_nb_batches=4, cp_nb_points_per_layer=10)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _channels import BACKENDS, SETTINGS, error, logits, pruned, state_of, task_of, uneven
+from _channels import BACKENDS, CASES, LONG, SETTINGS, error, logits, pruned, state_of, task_of, uneven
 
 from prunekit.algorithms.channel_pruning import ChannelPruning
 from prunekit.algorithms.channel_pruning.measuring import Sampler, alive
@@ -60,9 +60,8 @@ def test_one_layer_is_fitted_as_by_lstsq_on_its_rows(backend: str, name: str) ->
         np.testing.assert_allclose(state[reader.bias], y.mean(0) - fitted.mean(0), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["resnet20", "lenet5"])
-def test_counts_are_exact_and_the_cut_computes_what_the_zeroed_network_does(backend: str, name: str) -> None:
+@pytest.mark.parametrize(("name", "backend"), CASES)
+def test_counts_are_exact_and_the_cut_computes_what_the_zeroed_network_does(name: str, backend: str) -> None:
     task, outcome = task_of(backend, name), pruned(backend, name)
     coupling = task.analysis.coupling
     assert outcome.plan.widths(coupling).tolist() == uneven(task.analysis).tolist()
@@ -74,9 +73,8 @@ def test_counts_are_exact_and_the_cut_computes_what_the_zeroed_network_does(back
     assert outcome.figures["notes"] == {}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["resnet20", "lenet5"])
-def test_reconstruction_beats_recalibration_alone(backend: str, name: str) -> None:
+@pytest.mark.parametrize(("name", "backend"), CASES)
+def test_reconstruction_beats_recalibration_alone(name: str, backend: str) -> None:
     task = task_of(backend, name)
     bare = pruned(backend, name, cp_reconstruct=False)
     fitted = pruned(backend, name)
@@ -85,7 +83,7 @@ def test_reconstruction_beats_recalibration_alone(backend: str, name: str) -> No
     assert error(fitted, task, recalibrate=True) < 1.2 * error(fitted, task)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LONG)
 def test_shortcuts_errors_are_made_up_for(backend: str) -> None:
     task = task_of(backend)
     taps = [(f"layer{stage}.{block}.conv1", "input") for stage, block in [(1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]]
@@ -140,7 +138,7 @@ def test_ratio_one_changes_nothing(backend: str) -> None:
     assert outcome.figures["preserved"] == 1.0
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LONG)
 def test_siblings_share_one_choice_found_from_both(backend: str) -> None:
     task = task_of(backend)
     coupling = task.analysis.coupling
@@ -188,7 +186,7 @@ def test_group_tuning_keeps_what_is_gone_at_zero_and_learns_from_the_base(backen
     assert relative_error(logits(task.analysis, task.loaders, small), whole) < 1e-4
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LONG)
 def test_uniform_and_list_give_their_widths_and_say_what_is_kept(backend: str, tmp_path: Path) -> None:
     task = task_of(backend)
     encoding = PreserveRatioEncoding(task.analysis.coupling)

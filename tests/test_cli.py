@@ -8,6 +8,7 @@ import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,15 +212,20 @@ def test_an_export_that_fails_costs_only_itself(
     assert "failed: " in (out / "report.html").read_text()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow) if "imagenet" in name else name  # large networks
-        for name in list_configs()
-        if name != "quickstart"
-    ],
-)
+def ready_configurations() -> list[Any]:
+    """Each with each backend; large networks, and on MindSpore what differs from another in its keys alone, are slow."""
+    cases = []
+    for name in list_configs():
+        for backend in ("torch", "mindspore"):
+            long = "imagenet" in name or (backend == "mindspore" and name.endswith(("_list", "_cifar10")))
+            marks = [pytest.mark.slow] if long else []
+            if backend == "mindspore":
+                marks.append(pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore"))
+            cases += [pytest.param(name, backend, marks=marks)] if name != "quickstart" else []
+    return cases
+
+
+@pytest.mark.parametrize(("name", "backend"), ready_configurations())
 def test_a_ready_configuration_runs(name: str, backend: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     extra = [change for start, more in SHRUNK.items() if name.startswith(start) for change in more]
