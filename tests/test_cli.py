@@ -213,7 +213,7 @@ def test_an_export_that_fails_costs_only_itself(
 
 
 def ready_configurations() -> list[Any]:
-    """Each with each backend; large networks, and on MindSpore what differs from another in its keys alone, are slow."""
+    """Each with each backend. Large networks are slow, and on MindSpore what differs from another in keys alone."""
     cases = []
     for name in list_configs():
         for backend in ("torch", "mindspore"):
