@@ -298,7 +298,7 @@ def export_command(
 
 @app.command("report")
 def report_command(folder: Folder) -> None:
-    """Write report.html of a run anew."""
+    """Write report.html of a run anew, or of a search."""
     with _clear_errors():
         from prunekit.cli.report import write_report
 

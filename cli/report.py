@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from prunekit.cli._pictures import curve_picture, widths_picture
-from prunekit.cli.results import read_results, rows
+from prunekit.cli.results import SEARCH_FILE, read_results, read_search, rows
 from prunekit.core._files import read_text, write_atomic
 from prunekit.core.errors import InputError
 
@@ -19,50 +19,84 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write ``report.html`` into a run folder.
+    """Write ``report.html`` into the folder of a run or of a search.
 
     Args:
-        folder: Output folder of a finished run.
+        folder: Output folder of a finished run, or of a finished search.
 
     Raises:
-        InputError: The folder holds no finished run.
+        InputError: The folder holds neither.
         MissingDependencyError: matplotlib is not installed.
         OutputError: The report cannot be written.
     """
     home = Path(folder)
-    results = read_results(home)
+    alone = not (home / "results.json").exists() and (home / SEARCH_FILE).exists()
+    name = SEARCH_FILE if alone else "results.json"
+    found = read_search(home) if alone else read_results(home)
     try:
-        page = _page(results, _config(home))
+        page = _page(home, *(_of_search(found) if alone else _of_run(found)), found["provenance"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"results.json must hold what prunekit wrote, got a changed one in {home} ({error!r}); run again"
+            f"{name} must hold what prunekit wrote, got a changed one in {home} ({error!r}); run again"
         ) from error
     return write_atomic(home / "report.html", page)
 
 
-def _page(results: Mapping[str, Any], config: str) -> str:
-    title = f"{results['model']} on {results['data']['name']}: {results['method']['name']}"
+def _page(home: Path, title: str, body: str, provenance: Mapping[str, Any]) -> str:
     template = Template(resources.files("prunekit.cli").joinpath("report.html").read_text(encoding="utf-8"))
-    groups, provenance = results["groups"], results["provenance"]
+    subtitle = f"{provenance['date']}, {provenance['seconds']:.0f} s"
+    subtitle += f" on {provenance['device']}" if "device" in provenance else ""
     return template.substitute(
         title=escape(title),
-        subtitle=escape(f"{provenance['date']}, {provenance['seconds']:.0f} s on {provenance['device']}"),
-        figures=_table(
-            ("", "before", "after", "change"), [(r.name, r.before, r.after, r.change) for r in rows(results)], right=1
-        ),
-        notes=escape(_notes(results)),
-        widths_picture=widths_picture(groups),
-        widths=_table(("group", "before", "after"), [(g["name"], g["before"], g["after"]) for g in groups], right=1),
-        search=_search(results.get("search") or {}),
-        curve_picture=curve_picture(results["epochs"]),
-        stages=_table(("test accuracy", ""), [(s["stage"], f"{s['top1']:.2%}") for s in results["stages"]], right=1),
-        files=_table(
-            ("file", "bytes", "checked against"),
-            [(f["path"], f"{f['bytes']:,}", f["checked"]) for f in results["files"]]
-            + [(name, "-", f"failed: {error}") for name, error in results["failures"].items()],
-        ),
+        subtitle=escape(subtitle),
+        body=body,
         provenance=_table((), list(_flat(provenance))),
-        config=escape(config),
+        config=escape(_config(home)),
+    )
+
+
+def _of_search(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and body for a search alone."""
+    return f"{found['model']}: search", _search(found) + _layers(found)
+
+
+def _of_run(results: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and body for a run."""
+    groups, found = results["groups"], results.get("search") or {}
+    figures = [(r.name, r.before, r.after, r.change) for r in rows(results)]
+    widths = _table(("group", "before", "after"), [(g["name"], g["before"], g["after"]) for g in groups], right=1)
+    stages = _table(("test accuracy", ""), [(s["stage"], f"{s['top1']:.2%}") for s in results["stages"]], right=1)
+    files = _table(
+        ("file", "bytes", "checked against"),
+        [(f["path"], f"{f['bytes']:,}", f["checked"]) for f in results["files"]]
+        + [(name, "-", f"failed: {error}") for name, error in results["failures"].items()],
+    )
+    body = (
+        f"<h2>Before and after</h2>{_table(('', 'before', 'after', 'change'), figures, right=1)}"
+        f'<p class="quiet">{escape(_notes(results))}</p>'
+        f"<h2>Widths</h2><figure>{widths_picture(groups)}</figure>"
+        f"<details><summary>As a table</summary>{widths}</details>"
+        f"{_search(found)}{_layers(found)}"
+        f"<h2>Training</h2><figure>{curve_picture(results['epochs'])}</figure>{stages}"
+        f"<h2>Files</h2>{files}"
+    )
+    return f"{results['model']} on {results['data']['name']}: {results['method']['name']}", body
+
+
+def _layers(found: Mapping[str, Any]) -> str:
+    """A section on what channel pruning really kept, layer by layer; empty where it was not at work."""
+    if not found.get("layers"):
+        return ""
+    lines = []
+    for row in found["layers"]:
+        inputs = "-" if row["inputs"] is None else f"{row['inputs'][1]} of {row['inputs'][0]}"
+        asked = "-" if row["asked"] is None else f"{row['asked']:g}"
+        lines.append((row["layer"], asked, inputs, f"{row['flops'][0]:,}", f"{row['flops'][1]:,}"))
+    head = ("layer", "ratio asked for", "inputs kept", "FLOPs before", "FLOPs after")
+    text = f"{found['asked']}; {found['preserved']:.2%} of the conv FLOPs are kept."
+    return (
+        f'<h2>FLOPs by layer</h2><p class="quiet">{escape(text)}</p>'
+        f"<details><summary>As a table</summary>{_table(head, lines, right=1)}</details>"
     )
 
 

@@ -11,10 +11,15 @@ from typing import Any
 from prunekit.core._files import read_text, write_atomic
 from prunekit.core.errors import InputError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Row", "read_results", "rows", "write_results"]
+__all__ = [
+    "FORMAT", "FORMAT_VERSION", "SEARCH_FILE", "SEARCH_FORMAT", "Row", "read_results", "read_search", "rows",
+    "write_results", "write_search",
+]  # fmt: skip
 
 FORMAT = "prunekit.results"
 FORMAT_VERSION = 1
+SEARCH_FORMAT = "prunekit.search"
+SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True)
@@ -81,22 +86,45 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> Path:
     return write_atomic(folder / "results.json", json.dumps(data, indent=1))
 
 
+def write_search(folder: Path, found: Mapping[str, Any]) -> Path:
+    """Write ``search.json`` into a folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    data = {"format": SEARCH_FORMAT, "version": FORMAT_VERSION, **found}
+    return write_atomic(folder / SEARCH_FILE, json.dumps(data, indent=1))
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """The results that a run left in its folder.
 
     Raises:
         InputError: The folder holds no finished run.
     """
-    path = folder / "results.json"
+    return _read(folder, "results.json", FORMAT, "run")
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """What a search alone left in its folder.
+
+    Raises:
+        InputError: The folder holds no finished search.
+    """
+    return _read(folder, SEARCH_FILE, SEARCH_FORMAT, "search")
+
+
+def _read(folder: Path, name: str, format: str, what: str) -> dict[str, Any]:
+    path = folder / name
     try:
         data = json.loads(read_text(path))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(
-            f"a run folder must hold a readable results.json, got {folder} ({error}); give the folder of a finished run"
+            f"a {what} folder must hold a readable {name}, got {folder} ({error}); give the folder of a finished {what}"
         ) from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise InputError(f"a run folder must hold prunekit's results.json, got another file at {path}")
+    if not isinstance(data, dict) or data.get("format") != format:
+        raise InputError(f"a {what} folder must hold prunekit's {name}, got another file at {path}")
     if data.get("version") != FORMAT_VERSION:
         version = data.get("version")
-        raise InputError(f"results.json must have version {FORMAT_VERSION}, got {version!r}; update prunekit")
+        raise InputError(f"{name} must have version {FORMAT_VERSION}, got {version!r}; update prunekit")
     return data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from prunekit.cli.base import get_base
 from prunekit.cli.config import RunConfig
 from prunekit.cli.job import prepare, read_config
 from prunekit.cli.methods import Bench, prepare_search
+from prunekit.cli.results import SEARCH_FILE, write_search
 from prunekit.cli.run import headline, kept_entries, provenance
 from prunekit.core._files import write_atomic
 from prunekit.core.errors import InputError
@@ -48,7 +48,7 @@ def search(
     """
     begin = time.monotonic()
     target = Path(str(config.out)).expanduser()
-    with new_folder(target, overwrite=overwrite, mark="search.json", keep=kept_entries(config)) as folder:
+    with new_folder(target, overwrite=overwrite, mark=SEARCH_FILE, keep=kept_entries(config)) as folder:
         job = prepare(config)
         write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
         with RunLog(folder) as log:
@@ -60,10 +60,10 @@ def search(
             bench.test("original", base.model)
             job.backend.save(base.model, folder / "original")
             outcome = find(bench)
-            found = {"format": "prunekit.search", "version": 1, "model": job.config.model.name, **outcome.figures}
+            found = {"model": job.config.model.name, **outcome.figures}
             found["provenance"] = provenance(job, command, time.monotonic() - begin)
             log.write("done", seconds=time.monotonic() - begin)
-        write_atomic(folder / "search.json", json.dumps(found, indent=1))
+        write_search(folder, found)
     return found
 
 

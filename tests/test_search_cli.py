@@ -83,6 +83,20 @@ def test_select_lists_strategies_best_first(searched: Path) -> None:
     assert "readable text file" in flat(call("select", searched / "none", code=2))
 
 
+def test_a_search_alone_has_a_report(searched: Path) -> None:
+    call("report", searched)
+    page = (searched / "report.html").read_text()
+    (searched / "report.html").unlink()
+    assert "Correlation" in page and "Kendall" in page and "Scores of all strategies" in page
+    text = (searched / "search.json").read_text()
+    try:
+        for wrong, part in (("{}", "must hold prunekit"), (text.replace('"drawn"', '"dawn"'), "search.json must hold")):
+            (searched / "search.json").write_text(wrong)
+            assert part in flat(call("report", searched, code=2))
+    finally:
+        (searched / "search.json").write_text(text)
+
+
 def test_a_fine_tuned_strategy_is_a_run_like_any_other(searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     arguments = ("--lr", 0.02, "--weight-decay", 0.001, "--epoch", 0.5, "--out", out)
