@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from prunekit.core.batches import Loaders
 from prunekit.core.errors import DataError, InputError
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["Evaluator", "Score", "held_batches"]
+__all__ = ["Evaluator", "Score", "check_batches", "held_batches"]
 
 _MOST_BYTES = 1 << 30  # batches up to this are kept ready; more are read again for each candidate
 
@@ -44,8 +44,34 @@ class _Few:
     loader: Iterable[Any]
     most: int | None
 
+    def __len__(self) -> int:
+        if not isinstance(self.loader, Sized):
+            raise TypeError("the loader does not tell how many batches it has")
+        return len(self.loader) if self.most is None else min(self.most, len(self.loader))
+
     def __iter__(self) -> Iterator[Any]:
         return itertools.islice(iter(self.loader), self.most)
+
+
+def check_batches(loader: Iterable[Any], wanted: int, what: str) -> None:
+    """Make sure that a loader gives as many batches as asked for, where it can tell without reading them.
+
+    Args:
+        loader: Batches.
+        wanted: How many are needed.
+        what: The setting that asks for them, for the message.
+
+    Raises:
+        DataError: There are fewer.
+    """
+    if isinstance(loader, Sized) and len(loader) < wanted:
+        raise _too_few(f"{what}={wanted} batches", len(loader), what)
+
+
+def _too_few(wanted: str, count: int, what: str) -> DataError:
+    return DataError(
+        f"a search needs {wanted}, got {count}; use {what}={max(count, 1)}, more images, or a smaller batch_size"
+    )
 
 
 def held_batches(loader: Iterable[Any], most: int | None = None, what: str = "batches") -> Any:
@@ -59,6 +85,8 @@ def held_batches(loader: Iterable[Any], most: int | None = None, what: str = "ba
     Raises:
         DataError: There are fewer than asked for, or none.
     """
+    if most is not None:
+        check_batches(loader, most, what)
     held: list[Any] | None = []
     count, size = 0, 0
     for batch in itertools.islice(iter(loader), most):
@@ -68,11 +96,10 @@ def held_batches(loader: Iterable[Any], most: int | None = None, what: str = "ba
             held.append(batch)
             if size > _MOST_BYTES:
                 held = None
+        if held is None and isinstance(loader, Sized):  # too many to keep, and known to be enough
+            return _Few(loader, most)
     if count == 0 or (most is not None and count < most):
-        wanted = "at least one batch" if most is None else f"{what}={most} batches"
-        raise DataError(
-            f"a search needs {wanted}, got {count}; use {what}={max(count, 1)}, more images, or a smaller batch_size"
-        )
+        raise _too_few("at least one batch" if most is None else f"{what}={most} batches", count, what)
     return held if held is not None else _Few(loader, most)
 
 
@@ -102,7 +129,10 @@ class Evaluator:
         self.bn_batches = bn_batches
         self._calibration = held_batches(loaders.calibration, bn_batches, "bn_batches") if bn_batches else ()
         self._validation = held_batches(loaders.validation)
-        self.validation_batches = sum(1 for _ in self._validation)
+        try:
+            self.validation_batches = len(self._validation)
+        except TypeError:  # of a loader that does not tell
+            self.validation_batches = sum(1 for _ in self._validation)
 
     def __call__(
         self, plan: PruningPlan, *, bn_batches: int | None = None, validation_batches: int | None = None

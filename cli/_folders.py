@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunekit.core.errors import OutputError
@@ -19,7 +20,7 @@ logger = logging.getLogger("prunekit.folders")
 
 @contextlib.contextmanager
 def new_folder(
-    target: Path, *, overwrite: bool = False, mark: str = "results.json", keep: Collection[str] = ()
+    target: Path, *, overwrite: bool = False, mark: str = "results.json", keep: Sequence[str] = ()
 ) -> Iterator[Path]:
     """A folder under a temporary name beside ``target`` that takes its place if all went well.
 
@@ -27,8 +28,8 @@ def new_folder(
         target: The folder to make.
         overwrite: Whether a folder that holds ``mark``, or nothing but what a stopped run kept, may be replaced.
         mark: A file that only a finished run has.
-        keep: Names in the folder that are kept where things went wrong: in ``target``, or, where that holds a
-            finished run, in a folder beside it whose name ends in ``-stopped``.
+        keep: Names in the folder that are kept where things went wrong, if the first of them is there: in
+            ``target``, or, where that holds a finished run, in a new folder beside it with ``-stopped`` in its name.
 
     Raises:
         OutputError: There is something at ``target`` that may not be replaced, or the place cannot
@@ -56,12 +57,12 @@ def new_folder(
                 parent.rmdir()
 
 
-def _rescue(temporary: Path, target: Path, mark: str, keep: Collection[str]) -> None:
+def _rescue(temporary: Path, target: Path, mark: str, keep: Sequence[str]) -> None:
     """Move what shall be kept of an unfinished folder to where it is found again."""
-    found = [temporary / name for name in sorted(keep) if (temporary / name).exists()]
-    if not found:
+    found = [temporary / name for name in keep if (temporary / name).exists()]
+    if not found or found[0].name != keep[0]:
         return
-    place = target.with_name(f"{target.name}-stopped") if (target / mark).exists() else target
+    place = _beside_finished(target) if (target / mark).exists() else target
     try:
         place.mkdir(exist_ok=True)
         for path in found:
@@ -74,7 +75,13 @@ def _rescue(temporary: Path, target: Path, mark: str, keep: Collection[str]) -> 
         logger.warning("what was found so far is kept in %s", ", ".join(str(place / path.name) for path in found))
 
 
-def _check_free(target: Path, overwrite: bool, mark: str, keep: Collection[str]) -> None:
+def _beside_finished(target: Path) -> Path:
+    """A new folder: what an earlier run left is not ours to replace."""
+    names = (f"{target.name}-stopped" + (f"-{k}" if k else "") for k in itertools.count())
+    return next(place for place in map(target.with_name, names) if not place.exists())
+
+
+def _check_free(target: Path, overwrite: bool, mark: str, keep: Sequence[str]) -> None:
     if not target.name:
         raise OutputError(f"an output folder must have a name, got {str(target)!r}; for example outputs/first")
     try:
@@ -90,7 +97,8 @@ def _check_free(target: Path, overwrite: bool, mark: str, keep: Collection[str])
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"an output folder must be readable, got {target} ({error}); choose another") from error
-    if not finished and not names <= set(keep):
+    stopped = bool(keep) and keep[0] in names and names <= set(keep)
+    if not finished and not stopped:
         raise OutputError(f"an output folder must be new or empty, got {target} with other files in it; choose another")
     if not overwrite:
         what = "a finished run" if finished else "what a stopped run left"

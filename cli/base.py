@@ -89,7 +89,11 @@ def _key(job: Job) -> str:
         "backend": config.backend,
         "seed": config.seed,
         "model": config.model.model_dump(),
-        "data": {**config.data.model_dump(), "test": len(job.loaders.test), "train": len(job.loaders.train)},
+        "data": {
+            **config.data.model_dump(exclude={"workers"}),
+            "test": len(job.loaders.test),
+            "train": len(job.loaders.train),
+        },
         "training": config.training.to_mapping(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

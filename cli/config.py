@@ -72,6 +72,7 @@ class DataSection(Section):
         size: Height and width to resize to.
         limit: Most images of each split.
         validation: Share of the training set that is held out.
+        workers: Processes or threads that decode an image folder.
         batch_size: Images in a batch.
     """
 
@@ -80,6 +81,7 @@ class DataSection(Section):
     size: Count | None = None
     limit: Count | None = None
     validation: Share = 0.1
+    workers: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 128
 
 

@@ -112,7 +112,7 @@ def prepare_method(job: Job, folder: Path) -> tuple[Analysis, Method]:
         algorithm.check_reachable(analysis.coupling)
         return analysis, lambda bench: _uni_prune(bench, analysis, algorithm)
     method = get_algorithm(name)(job.config.method.keys)
-    method.check(analysis.coupling, model=job.config.model.name)
+    _check(method, analysis, job)
     return analysis, lambda bench: _search(bench, analysis, method, folder)
 
 
@@ -130,13 +130,20 @@ def prepare_search(job: Job, folder: Path) -> tuple[Analysis, Callable[[Bench], 
     """
     name = job.config.method.name
     kind = get_algorithm(name) if name in list_algorithms() else None
-    if not (isinstance(kind, type) and issubclass(kind, SearchMethod)):
-        raise ConfigError(f"method.name must be a search such as eagle_eye, got {name!r}; use `prunekit run` for it")
+    if not (isinstance(kind, type) and issubclass(kind, SearchMethod) and kind.strategies):
+        raise ConfigError(
+            f"method.name must be a search that leaves strategies, such as eagle_eye, got {name!r}; use `prunekit run`"
+        )
     analysis = analyse(job.backend, job.build(), job.example())
     check_prunable(analysis.coupling)
     method = kind(job.config.method.keys)
-    method.check(analysis.coupling, model=job.config.model.name)
+    _check(method, analysis, job)
     return analysis, lambda bench: _find(bench, analysis, method, folder)
+
+
+def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
+    method.check(analysis.coupling, model=job.config.model.name)
+    method.check_data(job.loaders)
 
 
 def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:

@@ -74,10 +74,11 @@ def run(
     return results
 
 
-def kept_entries(config: RunConfig) -> set[str]:
-    """What of a run's folder is kept where the run is stopped: what a search has scored."""
+def kept_entries(config: RunConfig) -> tuple[str, ...]:
+    """What of a run's folder is kept where it is stopped: what a search has scored, and what that belongs to."""
     output = config.method.keys.get("output_file")
-    return {"search_results", *([Path(output).parts[0]] if isinstance(output, str) else [])}
+    scored = Path(output).parts[0] if isinstance(output, str) else "search_results"
+    return scored, "config.yml", "original"
 
 
 def headline(job: Job, analysis: Analysis) -> str:
@@ -98,8 +99,8 @@ def _work(job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLo
     write_atomic(folder / "inspection.json", json.dumps(Inspection.of(analysis, model=job.config.model.name).to_dict()))
     bench = Bench(job, log, say, base.model, [{"stage": "base", **line} for line in base.history])
     bench.test("original", base.model)
-    small, plan = method(bench)
     job.backend.save(base.model, folder / "original")
+    small, plan = method(bench)
     job.backend.save(small, folder)
     files, failures = _export(job, small, folder, log, say)
     before, after, latency = _measure(job, analysis, base, small, folder, say)

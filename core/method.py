@@ -75,6 +75,8 @@ class SearchMethod(ABC):
     """What configurations call it."""
     Settings: ClassVar[type[Section]]
     """Its keys."""
+    strategies: ClassVar[bool] = False
+    """Whether it leaves strategies to choose from, so that `prunekit search` makes sense."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.settings: Any = check(self.Settings, dict(config or {}), f"keys of {self.name}")
@@ -86,6 +88,13 @@ class SearchMethod(ABC):
         Raises:
             BudgetError: The budget cannot be reached; the message says what can.
             NothingToPruneError: No channel may be cut.
+        """
+
+    def check_data(self, loaders: Loaders) -> None:  # noqa: B027  a method may need no batches
+        """Make sure, before any training, that there are as many batches as the settings ask for.
+
+        Raises:
+            DataError: There are fewer.
         """
 
     @abstractmethod

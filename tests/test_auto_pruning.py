@@ -122,7 +122,7 @@ def test_a_score_is_that_of_the_cut_network(bench: Bench) -> None:
 
 def test_a_search_that_is_stopped_keeps_what_it_scored(bench: Bench, tmp_path: Path) -> None:
     def stop(text: str) -> None:
-        if text.startswith("3 roll-outs"):
+        if text.startswith("3 networks"):
             raise KeyboardInterrupt
 
     task = bench.task(tmp_path, say=stop)

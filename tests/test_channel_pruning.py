@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,30 @@ def test_shortcuts_are_seen_where_they_are(backend: str) -> None:
     }  # the convs of shortcuts come before
     assert taps["layer2.0.conv2"] == ("layer2.0.downsample.1", "output")
     assert taps["layer2.2.conv2"] == ("layer2.2.conv1", "input")
+
+
+def test_a_shortcut_behind_a_norm_without_gain_is_left_alone() -> None:
+    """What such a norm multiplies by is not known, so neither is what its conv would have to give."""
+    torch = pytest.importorskip("torch")
+
+    class Residual(torch.nn.Module):
+        def __init__(self, affine: bool) -> None:
+            super().__init__()
+            self.stem, self.a, self.b = (torch.nn.Conv2d(i, o, 3, padding=1) for i, o in ((1, 8), (8, 6), (6, 8)))
+            self.norm = torch.nn.BatchNorm2d(8, affine=affine)
+            self.fc = torch.nn.Linear(8, 2)
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.stem(x))
+            x = torch.relu(x + self.norm(self.b(torch.relu(self.a(x)))))
+            return self.fc(x.mean((2, 3)))
+
+    taps = {}
+    for affine in (True, False):
+        analysis = analyse(get_backend("torch"), Residual(affine).eval(), torch.randn(2, 1, 8, 8))
+        reader = next(r for r in find_readers(analysis.coupling) if r.layer == "b")
+        taps[affine] = reader.shortcut and reader.shortcut.tap
+    assert taps == {True: ("a", "input"), False: None}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

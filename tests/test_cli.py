@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,9 +17,12 @@ import yaml
 from _house import ROOT, python
 from typer.testing import CliRunner
 
-from prunekit.cli.config import list_configs
+from prunekit.cli.config import list_configs, load_config
+from prunekit.cli.job import prepare
 from prunekit.cli.main import app
-from prunekit.core.registry import get_backend
+from prunekit.core.errors import DataError
+from prunekit.core.method import SearchMethod
+from prunekit.core.registry import get_algorithm, get_backend, list_algorithms
 from prunekit.core.store import read_plan
 
 BACKENDS = [
@@ -43,6 +47,9 @@ SMALL = [
 SHRUNK = {
     "eagle_eye": ["method.candidates=4", "method.bn_batches=2"],
     "eagle_eye_resnet20_cifar10": ["method.correlation=4", "method.correlation_epochs=0.5"],
+    # ResNet-50 on five tiny batches does not learn by ImageNet's rates
+    "channel_pruning_resnet50": ["training.lr=0.001", "finetune.lr=0.001"],
+    "eagle_eye_resnet50": ["training.lr=0.001", "finetune.lr=0.001"],
     "channel_pruning": ["method.cp_nb_batches=2", "method.cp_nb_rlouts=3", "method.cp_nb_rlouts_min=1"],
 }
 
@@ -245,6 +252,19 @@ def test_a_ready_configuration_runs(name: str, backend: str, tmp_path: Path) -> 
     if keys.get("prune_option") == "auto":
         assert 0.99 <= results["search"]["achieved"] / keys["cp_preserve_ratio"] <= 1
         assert (out / "search_results" / "rollouts.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", [n for n in list_configs() if "imagenet" not in n])
+def test_a_ready_configuration_has_batches_enough_on_digits(name: str) -> None:
+    job = prepare(load_config(name, ["data.name=digits", "export.formats=[]"]))
+    method = job.config.method
+    kind = get_algorithm(method.name) if method.name in list_algorithms() else None
+    if isinstance(kind, type) and issubclass(kind, SearchMethod):
+        searched = kind(method.keys)
+        if "cifar10" not in name and not name.endswith("_list"):  # those name a data set that has more
+            searched.check_data(job.loaders)
+        with pytest.raises(DataError, match=r"batches, got 1; use"):
+            searched.check_data(dataclasses.replace(job.loaders, calibration=[None]))
 
 
 def flat(text: str) -> str:

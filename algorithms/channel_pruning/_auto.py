@@ -114,12 +114,12 @@ class Rollouts:
     def __call__(self, widths: NDArray[np.int64]) -> float:
         """Share of right answers, on the held-out images, of the network with these widths, ``(G,)``."""
         key = tuple(int(w) for w in widths)
+        self.asked += 1
         if key not in self._scores:
             self._scores[key] = self._score(widths)
-        self.asked += 1
-        if self.asked % self._every == 0:
-            best, tried = self._scores[self.best_widths][0], len(self._scores)
-            self._say(f"{self.asked} roll-outs, {tried} networks scored, the best {best:.2%}")
+            if len(self._scores) % self._every == 0:
+                best = self._scores[self.best_widths][0]
+                self._say(f"{len(self._scores)} networks scored in {self.asked} roll-outs, the best {best:.2%}")
         return self._scores[key][0]
 
     @property

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from prunekit.algorithms.channel_pruning.pruner import prune_by_ratios, prune_by_widths, rank_channels
 from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings, asked_ratios
+from prunekit.algorithms.evaluation import check_batches
+from prunekit.core.batches import Loaders
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding import PreserveRatioEncoding
 from prunekit.core.method import Outcome, SearchMethod, Task
@@ -45,6 +47,14 @@ got 1.5; change it
         from prunekit.algorithms.channel_pruning._auto import check_reachable  # which needs further libraries
 
         check_reachable(coupling, self.settings)
+
+    def check_data(self, loaders: Loaders) -> None:
+        """Make sure that there are ``cp_nb_batches`` batches.
+
+        Raises:
+            DataError: There are fewer.
+        """
+        check_batches(loaders.calibration, self.settings.cp_nb_batches, "cp_nb_batches")
 
     def run(self, task: Task) -> Outcome:
         """Choose the ratios, then select channels and fit weights layer by layer.

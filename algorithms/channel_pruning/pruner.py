@@ -128,7 +128,7 @@ def prune_by_widths(
     pruner = _Pruner(task, settings, cut, correct)
     pruner.run()
     found = report(task, coupling, pruner.plan(), settings, asked, pruner.notes)
-    recipe = replace(task.finetune, **DISTILL) if settings.enbl_dst else None
+    recipe = taught(task.finetune) if settings.enbl_dst else None
     return Outcome(pruner.plan(), pruner.current, {**found, **(figures or {})}, recipe)
 
 
@@ -242,7 +242,7 @@ class _Pruner:
                 if found.reason:
                     self._note(found.layer, f"its weights are not fitted: {found.reason}")
                 elif found.shortcut is not None and found.shortcut.tap is None:
-                    self._note(found.layer, "its target leaves the shortcut's error: no layer shows the shortcut")
+                    self._note(found.layer, "its target leaves the shortcut's error, which cannot be told from outside")
         return [self._probed[r.layer] for r in readers]
 
     def _note(self, layer: str, text: str) -> None:
@@ -262,12 +262,17 @@ class _Pruner:
         )  # fmt: skip
 
 
+def taught(recipe: Recipe) -> Recipe:
+    """A recipe with PocketFlow's distillation, unless it has one of its own."""
+    return recipe if recipe.distill_weight > 0 else replace(recipe, **DISTILL)
+
+
 def tuning_recipe(finetune: Recipe, settings: ChannelPruningSettings) -> Recipe:
     """How a group is tuned: Adam (AdamW without decay) at a constant rate, for a share of the fine-tuning."""
-    dst: Mapping[str, Any] = DISTILL if settings.enbl_dst else {"distill_weight": 0.0}
+    finetune = taught(finetune) if settings.enbl_dst else replace(finetune, distill_weight=0.0)
     return replace(
         finetune, epochs=settings.cp_nb_iters_ft_ratio * finetune.epochs, optimizer="adamw", weight_decay=0.0,
-        lr=settings.cp_lrn_rate_ft, schedule="constant", final_lr=0.0, warmup_epochs=0.0, **dst,
+        lr=settings.cp_lrn_rate_ft, schedule="constant", final_lr=0.0, warmup_epochs=0.0,
     )  # fmt: skip
 
 

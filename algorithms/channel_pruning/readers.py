@@ -116,10 +116,11 @@ def _reader(
     own = bias is not None and graph.tensors[bias].role == "parameter" and uses[bias] == 1
     if bias is not None and not own:
         return replace(reader, reason="its bias is not its own")
-    return replace(
-        reader, window=window, bias=graph.tensors[bias].name if bias is not None else None,
-        norm=_norm(graph, op, uses), shortcut=shortcut_of(graph, op, run_order(graph)),
-    )  # fmt: skip
+    norm, shortcut = _norm(graph, op, uses), shortcut_of(graph, op, run_order(graph))
+    if norm is None and shortcut is not None and shortcut.normed:  # what that norm multiplies by is not known
+        shortcut = replace(shortcut, tap=None)
+    own_bias = graph.tensors[bias].name if bias is not None else None
+    return replace(reader, window=window, bias=own_bias, norm=norm, shortcut=shortcut)
 
 
 def _norm(graph: Graph, op: Op, uses: Counter[int]) -> Norm | None:

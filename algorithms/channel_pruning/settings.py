@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prunekit.core._files import read_text
 from prunekit.core.coupling.groups import Coupling
@@ -43,7 +43,8 @@ class ChannelPruningSettings(Section):
         cp_lrn_rate_ft: Learning rate of group tuning.
         cp_nb_rlouts: Roll-outs of the search (``auto``).
         cp_nb_rlouts_min: Roll-outs before the agent starts to learn (``auto``).
-        enbl_dst: Whether the base network is the teacher in group tuning and fine-tuning.
+        enbl_dst: Whether the base network is the teacher in group tuning and fine-tuning, by the weight and the
+            temperature of the run's ``finetune`` or else by 4 and 4. Without it groups are tuned without a teacher.
         cp_auto_searcher: ``ddpg`` or ``evolution`` (``auto``).
         cp_reconstruct: Whether weights are fitted to the outputs of the base network; without, channels are
             selected alone.
@@ -66,6 +67,16 @@ class ChannelPruningSettings(Section):
     enbl_dst: bool = False
     cp_auto_searcher: Literal["ddpg", "evolution"] = "ddpg"
     cp_reconstruct: bool = True
+
+    @model_validator(mode="after")
+    def _learns(self) -> ChannelPruningSettings:
+        agent = self.prune_option == "auto" and self.cp_auto_searcher == "ddpg"
+        if agent and self.cp_nb_rlouts_min >= self.cp_nb_rlouts:
+            raise ConfigError(
+                f"cp_nb_rlouts_min must be below cp_nb_rlouts, or the agent never learns, got {self.cp_nb_rlouts_min} "
+                f"and {self.cp_nb_rlouts}; use cp_nb_rlouts_min={self.cp_nb_rlouts // 4}"
+            )
+        return self
 
 
 def read_ratios(path: str) -> tuple[float, ...]:

@@ -30,9 +30,11 @@ class Shortcut:
 
     Attributes:
         tap: The layer that shows it, or None where none does.
+        normed: Whether a norm lies between the layer and the sum.
     """
 
     tap: Tap | None
+    normed: bool = False
 
 
 def shortcut_of(graph: Graph, op: Op, order: Sequence[int]) -> Shortcut | None:
@@ -48,7 +50,8 @@ def shortcut_of(graph: Graph, op: Op, order: Sequence[int]) -> Shortcut | None:
     """
     reached = list(graph.ops).index(op)
     readers = _readers(graph, op.outputs[0])
-    if len(readers) == 1 and readers[0].kind == "channel_affine":
+    normed = len(readers) == 1 and readers[0].kind == "channel_affine"
+    if normed:
         op = readers[0]
         readers = _readers(graph, op.outputs[0])
     if len(readers) != 1 or not _is_sum(graph, readers[0]):
@@ -58,7 +61,7 @@ def shortcut_of(graph: Graph, op: Op, order: Sequence[int]) -> Shortcut | None:
         return None
     made = next((k for k, other in enumerate(graph.ops) if others[0] in other.outputs), None)
     later = made is not None and order.index(made) > order.index(reached)
-    return None if later else Shortcut(_tap(graph, others[0]))
+    return None if later else Shortcut(_tap(graph, others[0]), normed)
 
 
 def corrected(

@@ -17,6 +17,10 @@ __all__ = ["EagleEyeSettings"]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 _LEAST_STUDY = 4
+_RESERVED = frozenset({
+    "config.yml", "inspection.json", "log.jsonl", "original", "plan.json", "report.html", "results.json", "search.json",
+    "tensorboard", "weights.safetensors",
+})  # fmt: skip
 
 
 class EagleEyeSettings(Section):
@@ -82,6 +86,11 @@ class EagleEyeSettings(Section):
 def _check_file(name: str) -> None:
     """Files of a run stay in its folder, however the system writes paths."""
     parts = PurePosixPath(name).parts + PureWindowsPath(name).parts
+    if PurePosixPath(name).parts and PurePosixPath(name).parts[0] in _RESERVED:
+        raise ConfigError(
+            f"output_file must not be one of the run's own files, got {name!r}; use "
+            "'search_results/pruning_strategies.txt'"
+        )
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in parts or "\x00" in name
     if outside or not PurePosixPath(name).name or name.startswith("\\"):
         raise ConfigError(

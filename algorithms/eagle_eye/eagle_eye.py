@@ -18,7 +18,8 @@ from prunekit.algorithms.eagle_eye._search import Scorer, breed, halve, score_al
 from prunekit.algorithms.eagle_eye._settings import EagleEyeSettings
 from prunekit.algorithms.eagle_eye._space import Space
 from prunekit.algorithms.eagle_eye._study import spread, study
-from prunekit.algorithms.evaluation import Evaluator, held_batches
+from prunekit.algorithms.evaluation import Evaluator, check_batches, held_batches
+from prunekit.core.batches import Loaders
 from prunekit.core.candidates import Candidate, CandidateList, Candidates
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding import PruningRateEncoding, eagleeye_layers
@@ -42,6 +43,7 @@ class EagleEye(SearchMethod):
 
     name: ClassVar[str] = "eagle_eye"
     Settings: ClassVar[type[Section]] = EagleEyeSettings
+    strategies: ClassVar[bool] = True
     settings: EagleEyeSettings
 
     def check(self, coupling: Coupling, *, model: str = "") -> None:
@@ -58,6 +60,15 @@ class EagleEye(SearchMethod):
         space = self._space(encoding)
         space.check()
         space.draw(self.settings.candidates, seed=0)
+
+    def check_data(self, loaders: Loaders) -> None:
+        """Make sure that there are ``bn_batches`` batches.
+
+        Raises:
+            DataError: There are fewer.
+        """
+        if self.settings.strategy is None:
+            check_batches(loaders.calibration, self.settings.bn_batches, "bn_batches")
 
     def run(self, task: Task) -> Outcome:
         """Score candidates and take the best.

@@ -12,6 +12,7 @@ from prunekit.core.cost import Cost
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.errors import BudgetError, NothingToPruneError
 from prunekit.core.graph import Graph, Op
+from prunekit.core.order import run_order
 from prunekit.core.rollouts.wall import ActionWall, lower_bound
 
 __all__ = ["TOLERANCE", "Decisions"]
@@ -266,7 +267,8 @@ def _decided(convs: list[_Conv]) -> list[int]:
 def _convs(coupling: Coupling) -> list[_Conv]:
     graph = coupling.graph
     batch = max(graph.tensors[graph.inputs[0]].shape[0], 1)
-    return [_conv(coupling, op, batch) for op in graph.ops if op.kind == "conv" and op.operand("weight") is not None]
+    ops = [graph.ops[position] for position in run_order(graph)]
+    return [_conv(coupling, op, batch) for op in ops if op.kind == "conv" and op.operand("weight") is not None]
 
 
 def _conv(coupling: Coupling, op: Op, batch: int) -> _Conv:
