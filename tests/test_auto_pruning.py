@@ -18,6 +18,7 @@ if find_spec("mindspore"):
     import prunekit.backend_mindspore  # noqa: F401  (before mindspore: it sets what its kernels read)
 
 
+from prunekit.algorithms.channel_pruning import ChannelPruning
 from prunekit.algorithms.channel_pruning._auto import ROLLOUTS_FILE, Rollouts, check_reachable, search_widths
 from prunekit.algorithms.channel_pruning._ddpg import ddpg_search
 from prunekit.algorithms.channel_pruning._evolution import evolution_search
@@ -26,7 +27,7 @@ from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.batches import Loaders
 from prunekit.core.candidates import CandidateList
 from prunekit.core.cost import Cost
-from prunekit.core.errors import BudgetError, DataError
+from prunekit.core.errors import BudgetError, ConfigError, DataError
 from prunekit.core.method import Task
 from prunekit.core.recipe import Recipe
 from prunekit.core.registry import get_backend
@@ -226,6 +227,12 @@ def test_evolution_scores_as_many_networks_as_asked_for() -> None:
     assert len(different) == 23
 
 
+def test_an_agent_that_would_never_learn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cp_nb_rlouts_min must be below cp_nb_rlouts.*got 50 and 40"):
+        ChannelPruning({"prune_option": "auto", "cp_nb_rlouts": 40})
+    ChannelPruning({"prune_option": "auto", "cp_nb_rlouts": 40, "cp_auto_searcher": "evolution"})
+
+
 # ---------------------------------------------------------------- without the extra
 
 _BLOCKED = """
@@ -249,7 +256,7 @@ from prunekit.core.registry import get_backend
 backend = get_backend("torch")
 loaders = backend.loaders("digits", 16, limit=64)
 analysis = analyse(backend, backend.build_model("resnet20", in_channels=1), backend.example((1, 1, 8, 8)), probe=False)
-keys = {"prune_option": "auto", "cp_nb_rlouts": 4, "cp_nb_batches": 2}
+keys = {"prune_option": "auto", "cp_nb_rlouts": 4, "cp_nb_rlouts_min": 1, "cp_nb_batches": 2}
 for use in (
     lambda: check_reachable(analysis.coupling, ChannelPruningSettings(**keys)),
     lambda: __import__("prunekit.core.rollouts.env"),
