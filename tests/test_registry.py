@@ -81,4 +81,4 @@ print(*list_algorithms())
 print(get_algorithm("theirs").name, get_algorithm("uni_pruning").name)
 """
     done = python(code, tmp_path, str(tmp_path))
-    assert done.stdout.splitlines() == ["theirs uni_pruning", "theirs uni_pruning"], done.stderr
+    assert done.stdout.splitlines() == ["channel_pruning eagle_eye theirs uni_pruning", "theirs uni_pruning"], done.stderr
