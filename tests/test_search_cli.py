@@ -250,4 +250,4 @@ def test_a_finished_run_is_not_mixed_with_what_a_stopped_one_leaves(tmp_path: Pa
     fail(out, "search_results")
     assert [p.name for p in out.iterdir()] == ["results.json"]
     assert (tmp_path / "out-stopped" / "search_results" / "file").read_text() == "search_results"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out-stopped"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out-stopped", "out-stopped-1"]
