@@ -224,7 +224,7 @@ def ready_configurations() -> list[Any]:
     cases = []
     for name in list_configs():
         for backend in ("torch", "mindspore"):
-            long = "imagenet" in name or (backend == "mindspore" and name.endswith(("_list", "_cifar10")))
+            long = "imagenet" in name or (backend == "mindspore" and name.endswith(("_list", "_cifar10", "_auto")))
             marks = [pytest.mark.slow] if long else []
             if backend == "mindspore":
                 marks.append(pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore"))
