@@ -81,4 +81,5 @@ print(*list_algorithms())
 print(get_algorithm("theirs").name, get_algorithm("uni_pruning").name)
 """
     done = python(code, tmp_path, str(tmp_path))
-    assert done.stdout.splitlines() == ["channel_pruning eagle_eye theirs uni_pruning", "theirs uni_pruning"], done.stderr
+    names = "channel_pruning eagle_eye theirs uni_pruning"
+    assert done.stdout.splitlines() == [names, "theirs uni_pruning"], done.stderr
