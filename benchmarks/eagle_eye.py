@@ -14,17 +14,13 @@ import argparse
 import dataclasses
 import itertools
 import statistics
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
+from _base import base_network
+
 from prunekit.algorithms.eagle_eye import EagleEye
-from prunekit.cli.base import get_base
-from prunekit.cli.config import load_config
-from prunekit.cli.job import prepare
-from prunekit.core.analysis import Analysis, analyse
-from prunekit.core.logs import RunLog
+from prunekit.core.analysis import Analysis
 from prunekit.core.method import Task
 
 WAYS = {"full": {}, "halving": {"search": "halving"}, "evolution": {"proposals": "evolution"}}
@@ -32,11 +28,9 @@ WAYS = {"full": {}, "halving": {"search": "halving"}, "evolution": {"proposals":
 
 def setting(backend: str, validation_batches: int) -> tuple[Analysis, Any]:
     """The base network, and its data with so many held-out batches."""
-    job = prepare(load_config("eagle_eye_resnet20", [f"backend={backend}", "export.formats=[]"]))
-    with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder)) as log:
-        base = get_base(job, log, print)
+    job, analysis = base_network(f"backend={backend}", "export.formats=[]", config="eagle_eye_resnet20")
     held = list(itertools.islice(iter(job.loaders.validation), validation_batches))
-    return analyse(job.backend, base.model, job.example()), dataclasses.replace(job.loaders, validation=held)
+    return analysis, dataclasses.replace(job.loaders, validation=held)
 
 
 def main() -> None:

@@ -312,6 +312,8 @@ def test_a_target_out_of_reach_is_told_with_what_can_be_reached(space: Space, ta
 def test_a_target_that_is_reached_is_accepted_before_training(space: Space) -> None:
     for target in (0.15, 0.5, 0.98):
         EagleEye({"flops_target": target, "candidates": 20}).check(space.encoding.coupling, model="resnet20")
+        reached = Space(space.encoding, 0.0, 0.7, target, 0.005)
+        assert reached.within(reached.draw(20, seed=0).vectors).tolist() == [True] * 20
 
 
 def test_a_list_of_the_wrong_length_is_told(space: Space) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prunekit.core.convs import conv_macs
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding.base import IntArray, Rank, WidthEncoding
 from prunekit.core.errors import PlanError
@@ -141,16 +142,12 @@ def _convs(coupling: Coupling) -> list[_Conv]:
     for position, group in enumerate(coupling.groups):
         for member in group.consumers:
             reads.setdefault(member.name, []).append(position)
-    batch = max(graph.tensors[graph.inputs[0]].shape[0], 1)
     result = []
     for op in ops:
         weight = graph.tensors[op.operand("weight") or 0]
-        field = graph.tensors[op.inputs[0] if op.attrs.get("transposed") else op.outputs[0]].shape
-        spatial = field[len(field) - int(op.attrs.get("spatial", 2)) :]
-        macs = int(np.prod(weight.shape, dtype=np.int64) * np.prod(spatial, dtype=np.int64)) * (field[0] // batch)
         inputs = weight.shape[0 if op.attrs.get("transposed") else 1]
         father = _father(graph, op.inputs[0], source, entry)
-        result.append(_Conv(op.scope, inputs, father, tuple(reads.get(weight.name, ())), macs))
+        result.append(_Conv(op.scope, inputs, father, tuple(reads.get(weight.name, ())), conv_macs(graph, op)))
     return result
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prunekit.core.convs import conv_macs
 from prunekit.core.cost import Cost
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.errors import BudgetError, NothingToPruneError
@@ -266,22 +267,17 @@ def _decided(convs: list[_Conv]) -> list[int]:
 
 def _convs(coupling: Coupling) -> list[_Conv]:
     graph = coupling.graph
-    batch = max(graph.tensors[graph.inputs[0]].shape[0], 1)
     ops = [graph.ops[position] for position in run_order(graph)]
-    return [_conv(coupling, op, batch) for op in ops if op.kind == "conv" and op.operand("weight") is not None]
+    return [_conv(coupling, op) for op in ops if op.kind == "conv" and op.operand("weight") is not None]
 
 
-def _conv(coupling: Coupling, op: Op, batch: int) -> _Conv:
+def _conv(coupling: Coupling, op: Op) -> _Conv:
     graph, weight = coupling.graph, int(op.operand("weight") or 0)
     shape = graph.tensors[weight].shape
-    transposed = bool(op.attrs.get("transposed"))
-    field = graph.tensors[op.inputs[0] if transposed else op.outputs[0]].shape
-    spatial = field[len(field) - int(op.attrs.get("spatial", 2)) :]
-    macs = int(np.prod(shape, dtype=np.int64) * np.prod(spatial, dtype=np.int64)) * max(field[0] // batch, 1)
-    inputs, outputs = (0, 1) if transposed else (1, 0)
+    inputs, outputs = (0, 1) if op.attrs.get("transposed") else (1, 0)
     groups = int(op.attrs.get("groups", 1))
     return _Conv(
-        macs,
+        conv_macs(graph, op),
         _shares(coupling, weight, inputs),
         _shares(coupling, weight, outputs),
         groups == 1,
