@@ -71,5 +71,13 @@ class OutputError(PrunekitError, OSError):
     """A file or folder cannot be written."""
 
 
+class StudyError(PrunekitError, ValueError):
+    """A study is damaged, of another version, or of another search."""
+
+
+class WorkerError(PrunekitError, RuntimeError):
+    """What evaluates candidates in other processes cannot be started, or is lost."""
+
+
 class MissingDependencyError(PrunekitError, ImportError):
     """An optional library is needed for this call and is not installed."""

@@ -10,11 +10,14 @@ from typing import Any, ClassVar
 
 from prunekit.core.analysis import Analysis
 from prunekit.core.batches import Loaders
+from prunekit.core.candidates import Evaluation
 from prunekit.core.coupling.groups import Coupling
+from prunekit.core.executor import Executor, LocalExecutor
 from prunekit.core.logs import RunLog
 from prunekit.core.plan import PruningPlan
 from prunekit.core.recipe import Recipe
 from prunekit.core.settings import Section, check
+from prunekit.core.study import Study
 
 __all__ = ["Outcome", "SearchMethod", "Task"]
 
@@ -32,6 +35,9 @@ class Task:
         seed: Of everything that is drawn.
         say: Tells the user what happens.
         log: Gets what a log of the run should hold.
+        study: Remembers what was scored; one that holds candidates of the same search already continues it.
+        executor: Where candidates are evaluated.
+        build: Makes the network anew, untrained, for methods that train from scratch.
     """
 
     analysis: Analysis
@@ -42,6 +48,9 @@ class Task:
     seed: int = 0
     say: Callable[[str], None] = lambda text: None
     log: RunLog | None = None
+    study: Study = field(default_factory=Study)
+    executor: Executor = field(default_factory=LocalExecutor)
+    build: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,3 +113,11 @@ class SearchMethod(ABC):
         Raises:
             DataError: There are too few batches.
         """
+
+    def evaluation(self, task: Task) -> Evaluation:
+        """What scores this method's requests; made once in every process that evaluates.
+
+        Args:
+            task: What to work on. In other processes than the search's own it has neither log nor study.
+        """
+        raise NotImplementedError(f"{self.name} evaluates no candidates")
