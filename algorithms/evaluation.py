@@ -14,10 +14,11 @@ from typing import Any
 
 from prunekit.core.analysis import Analysis
 from prunekit.core.batches import Loaders
+from prunekit.core.candidates import Request
 from prunekit.core.errors import DataError, InputError
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["Evaluator", "Score", "check_batches", "held_batches"]
+__all__ = ["Evaluator", "Score", "check_batches", "count_batches", "held_batches"]
 
 _MOST_BYTES = 1 << 30  # batches up to this are kept ready; more are read again for each candidate
 
@@ -66,6 +67,11 @@ def check_batches(loader: Iterable[Any], wanted: int, what: str) -> None:
     """
     if isinstance(loader, Sized) and len(loader) < wanted:
         raise _too_few(f"{what}={wanted} batches", len(loader), what)
+
+
+def count_batches(loader: Iterable[Any]) -> int:
+    """How many batches a loader gives; one that does not tell is read."""
+    return len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
 
 
 def _too_few(wanted: str, count: int, what: str) -> DataError:
@@ -129,10 +135,6 @@ class Evaluator:
         self.bn_batches = bn_batches
         self._calibration = held_batches(loaders.calibration, bn_batches, "bn_batches") if bn_batches else ()
         self._validation = held_batches(loaders.validation)
-        try:
-            self.validation_batches = len(self._validation)
-        except TypeError:  # of a loader that does not tell
-            self.validation_batches = sum(1 for _ in self._validation)
 
     def __call__(
         self, plan: PruningPlan, *, bn_batches: int | None = None, validation_batches: int | None = None
@@ -150,6 +152,18 @@ class Evaluator:
         begin = time.monotonic()
         small = self.analysis.backend.apply(self.analysis, plan, check=False)
         return self.score(small, begin, bn_batches=bn_batches, validation_batches=validation_batches)
+
+    def answer(self, request: Request) -> dict[str, float]:
+        """What an executor wants to know: ``score`` and ``loss``.
+
+        Args:
+            request: Its options may hold ``bn_batches`` and ``validation_batches``, as in a call.
+
+        Raises:
+            InputError: The network's answers are not finite.
+        """
+        found = self(request.plan, **request.options)
+        return {"score": found.top1, "loss": found.loss}
 
     def score(
         self,

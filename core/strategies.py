@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,51 +25,44 @@ class StrategyFile:
     The keys of a line are ``index``, ``score``, ``ratio`` (MACs that stay, as a share), ``rates`` (shares
     removed) and, for a score from fewer batches than a whole evaluation has, ``part``: the share of one.
 
-    Args:
-        path: The file. What it holds already is kept, but for a torn last line.
+    The file is that of one search. A search that is continued adds its candidates from the first one on again:
+    lines that are there already stay as they are, and where one differs the rest of the file is replaced.
 
-    Raises:
-        InputError: The file holds something else.
-        OutputError: It cannot be written.
+    Args:
+        path: The file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._all: list[Candidate] = []
-        if self.path.exists():
-            self._all, whole = _parse(_text(self.path), self.path)
-            self._append("", keep=len(whole.encode()))
+        self._old: bytes | None = None
+        self._at = 0
 
     def add(self, candidate: Candidate) -> None:
-        """Append a candidate.
+        """Write a candidate's line, unless it stands there.
 
         Raises:
             OutputError: The file cannot be written.
         """
-        line: dict[str, Any] = {"index": candidate.index, "score": candidate.score}
-        line |= {key: candidate.figures[key] for key in ("ratio", "part") if key in candidate.figures}
-        self._append(json.dumps({**line, "rates": list(candidate.vector)}) + "\n")
-        self._all.append(candidate)
-
-    def __iter__(self) -> Iterator[Candidate]:
-        return iter(tuple(self._all))
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def _append(self, text: str, keep: int | None = None) -> None:
+        data: dict[str, Any] = {"index": candidate.index, "score": candidate.score}
+        data |= {key: candidate.figures[key] for key in ("ratio", "part") if key in candidate.figures}
+        line = (json.dumps({**data, "rates": list(candidate.vector)}) + "\n").encode()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab") as stream:
-                if keep is not None and keep < stream.tell():
-                    stream.truncate(keep)
-                elif keep is not None and keep > stream.tell():  # a last line that only lacks its end
-                    stream.write(b"\n")
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
+            if self._old is None:
+                self._old = self.path.read_bytes() if self.path.exists() else b""
+            if self._old[self._at : self._at + len(line)] != line:
+                self._write(line)
+                self._old = b""
         except OSError as error:
             raise OutputError(f"strategies must be writable, got {self.path} ({error}); choose another") from error
+        self._at += len(line)
+
+    def _write(self, line: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab") as stream:
+            stream.truncate(self._at)
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def read_strategies(path: str | os.PathLike[str]) -> list[Candidate]:
@@ -82,7 +75,7 @@ def read_strategies(path: str | os.PathLike[str]) -> list[Candidate]:
     Raises:
         InputError: The file cannot be read, holds no strategy, or a line is no strategy.
     """
-    found, _ = _parse(_text(Path(path)), Path(path))
+    found = _parse(_text(Path(path)), Path(path))
     if not found:
         raise InputError(f"a file of strategies must hold at least one, got none in {path}; search first")
     return found
@@ -141,10 +134,9 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _parse(text: str, path: Path) -> tuple[list[Candidate], str]:
-    """The strategies of a text, and the text as far as its lines are whole, each with its end."""
+def _parse(text: str, path: Path) -> list[Candidate]:
+    """The strategies of a text."""
     found: list[Candidate] = []
-    whole = ""
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if line.strip():
@@ -153,7 +145,7 @@ def _parse(text: str, path: Path) -> tuple[list[Candidate], str]:
             except (json.JSONDecodeError, RecursionError) as error:
                 if number == len(lines) - 1:
                     logger.warning("the last line of %s is torn and is passed over", path)
-                    return found, whole
+                    return found
                 raise InputError(f"a line of strategies must be JSON, got another at {path}:{number + 1}") from error
             found.append(_strategy(data, len(found), f"{path}:{number + 1}"))
             if len(found[-1].vector) != len(found[0].vector):
@@ -161,9 +153,7 @@ def _parse(text: str, path: Path) -> tuple[list[Candidate], str]:
                     f"strategies of one file must have one number of rates, got {len(found[0].vector)} and then "
                     f"{len(found[-1].vector)} at {path}:{number + 1}; use the files of one network alone"
                 )
-        if number < len(lines) - 1 or line:
-            whole += line + "\n"
-    return found, whole
+    return found
 
 
 def _strategy(data: Any, number: int, where: str) -> Candidate:

@@ -25,7 +25,6 @@ from prunekit.algorithms.channel_pruning._evolution import evolution_search
 from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.batches import Loaders
-from prunekit.core.candidates import CandidateList
 from prunekit.core.cost import Cost
 from prunekit.core.errors import BudgetError, ConfigError, DataError
 from prunekit.core.method import Task
@@ -107,16 +106,17 @@ def test_the_same_seed_finds_the_same(bench: Bench, searcher: str) -> None:
 
 def test_a_score_is_that_of_the_cut_network(bench: Bench) -> None:
     settings, decisions = auto(), Decisions(bench.analysis.coupling, 0.5)
-    rollouts = Rollouts(bench.task(), settings, decisions, bench.rank, CandidateList())
+    task = bench.task()
+    rollouts = Rollouts(task, settings, decisions, bench.rank)
     widths = decisions.widths(decisions.fit(decisions.least))
     score = rollouts(widths)
-    assert rollouts(widths) == score and len(rollouts.kept) == 1 and rollouts.asked == 2
-    (candidate,) = rollouts.kept
-    for name, kept in candidate.plan.kept.items():
+    assert rollouts(widths) == score and len(task.study) == 1 and rollouts.asked == 2
+    plan = task.study.plan(0)
+    for name, kept in plan.kept.items():
         best = np.argsort(-bench.rank[name])[: len(kept)]
         assert set(kept) == set(best.tolist())
     backend: Any = bench.analysis.backend
-    small = backend.apply(bench.analysis, candidate.plan)
+    small = backend.apply(bench.analysis, plan)
     backend.recalibrate(small, bench.loaders.calibration, 2)
     assert backend.evaluate(small, bench.loaders.validation)["top1"] == pytest.approx(score, abs=1e-9)
 
@@ -175,7 +175,7 @@ def by_ddpg(decisions: Decisions, evaluate: Callable[[np.ndarray], float]) -> No
 
 
 def by_evolution(decisions: Decisions, evaluate: Callable[[np.ndarray], float]) -> None:
-    evolution_search(decisions, evaluate, rollouts=30, seed=0)
+    evolution_search(decisions, lambda table: [evaluate(row) for row in table], rollouts=30, seed=0)
 
 
 @pytest.mark.parametrize("search", [by_ddpg, by_evolution])
@@ -219,9 +219,9 @@ def test_evolution_scores_as_many_networks_as_asked_for() -> None:
     hidden = Hidden(1)
     different = set()
 
-    def evaluate(widths: np.ndarray) -> float:
-        different.add(tuple(widths.tolist()))
-        return hidden(widths)
+    def evaluate(widths: np.ndarray) -> list[float]:
+        different.update(map(tuple, widths.tolist()))
+        return [hidden(row) for row in widths]
 
     evolution_search(hidden.decisions, evaluate, rollouts=23, seed=0)
     assert len(different) == 23

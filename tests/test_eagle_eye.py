@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -225,8 +225,9 @@ def test_halving_of_little_still_ends_in_a_whole_score(count: int, bn: int, vali
 def test_evolution_learns_what_random_draws_do_not(space: Space) -> None:
     goal = space.draw(1, seed=99).vectors[0]
 
-    def score(index: int, vector: np.ndarray) -> Candidate:
-        return Candidate(index, tuple(vector), -float(np.abs(vector - goal).sum()), {"ratio": 0.5})
+    def score(vectors: np.ndarray, indices: Iterable[int], generation: int = 0) -> list[Candidate]:
+        scores = -np.abs(vectors - goal).sum(axis=1)
+        return [Candidate(*line, {"ratio": 0.5}) for line in zip(indices, map(tuple, vectors), scores, strict=True)]
 
     for seed in range(3):
         vectors = space.draw(100, seed).vectors
@@ -234,7 +235,7 @@ def test_evolution_learns_what_random_draws_do_not(space: Space) -> None:
         assert len(found) == 100 and first == 20
         assert space.within(np.array([c.vector for c in found])).all()
         assert len({space.key(np.array(c.vector)) for c in found}) == 100
-        assert max(c.score for c in found) > max(score(0, v).score for v in vectors)
+        assert max(c.score for c in found) > max(c.score for c in score(vectors, range(100)))
 
 
 def test_the_study_takes_candidates_of_all_scores() -> None:

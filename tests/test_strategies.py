@@ -35,10 +35,26 @@ def test_what_is_added_is_on_disk_at_once_and_read_again(tmp_path: Path) -> None
     for number, one in enumerate(added, start=1):
         kept.add(one)
         assert len(path.read_text().splitlines()) == number
-    assert read_strategies(path) == added == list(kept)
+    assert read_strategies(path) == added
+
+
+def test_a_search_that_is_continued_leaves_its_lines_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "s.txt"
+    added = [candidate(number, 0.1 * number) for number in range(4)]
+    kept = StrategyFile(path)
+    for one in added[:3]:
+        kept.add(one)
+    before = path.stat()
     again = StrategyFile(path)
-    again.add(candidate(2, 0.3))
-    assert len(again) == 3 and read_strategies(path) == list(again)
+    for one in added[:3]:
+        again.add(one)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns and path.stat().st_ino == before.st_ino
+    again.add(added[3])
+    assert read_strategies(path) == added
+    another = StrategyFile(path)
+    for one in (added[0], candidate(1, 0.9)):
+        another.add(one)
+    assert read_strategies(path) == [added[0], candidate(1, 0.9)]  # what is of another search goes
 
 
 def test_a_torn_last_line_is_passed_over_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -54,9 +70,11 @@ def test_a_torn_last_line_is_passed_over_and_replaced(tmp_path: Path, caplog: py
         assert [c.index for c in found] == ([0] if torn else [0, 1])
         assert ("torn" in caplog.text) is torn
         caplog.clear()
-        StrategyFile(path).add(candidate(7, 0.3))
+        again = StrategyFile(path)
+        for one in (candidate(0, 0.1), candidate(1, 0.2), candidate(7, 0.3)):
+            again.add(one)
         caplog.clear()
-        assert [c.index for c in read_strategies(path)] == [*(c.index for c in found), 7]
+        assert [c.index for c in read_strategies(path)] == [0, 1, 7]
 
 
 def test_plain_lists_of_rates_are_strategies_without_a_score(tmp_path: Path) -> None:

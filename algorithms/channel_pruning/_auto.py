@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ from prunekit.algorithms.channel_pruning._ddpg import ddpg_search, require_ddpg
 from prunekit.algorithms.channel_pruning._evolution import evolution_search
 from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings
 from prunekit.algorithms.evaluation import Evaluator
-from prunekit.core.candidates import Candidate, CandidateList, Candidates
+from prunekit.core.candidates import Candidate, Evaluation, Proposal
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding import PreserveRatioEncoding
 from prunekit.core.errors import BudgetError
+from prunekit.core.ledger import Ledger
 from prunekit.core.method import Task
+from prunekit.core.plan import PruningPlan
 from prunekit.core.rollouts import TOLERANCE, Decisions
 from prunekit.core.strategies import StrategyFile
 
-__all__ = ["BN_BATCHES", "ROLLOUTS_FILE", "Rollouts", "check_reachable", "search_widths"]
+__all__ = ["BN_BATCHES", "ROLLOUTS_FILE", "Rollouts", "check_reachable", "rollout_evaluation", "search_widths"]
 
 BN_BATCHES = 10
 """Batches over which a roll-out's batch norm statistics are taken anew; ``cp_nb_batches`` where that is less."""
@@ -68,59 +71,77 @@ def search_widths(
     """
     begin = time.monotonic()
     decisions = check_reachable(task.analysis.coupling, settings)
-    sink: Candidates = CandidateList() if task.folder is None else StrategyFile(task.folder / ROLLOUTS_FILE)
-    rollouts = Rollouts(task, settings, decisions, rank, sink)
     task.say(
         f"searching the widths of {len(decisions)} groups of channels with {settings.cp_auto_searcher}: "
         f"{settings.cp_nb_rlouts} roll-outs at {decisions.preserve_ratio:.2%} of the convs' multiply-accumulates"
     )
-    if settings.cp_auto_searcher == "ddpg":
-        warmup = settings.cp_nb_rlouts_min
-        ddpg_search(decisions, rollouts, rollouts=settings.cp_nb_rlouts, warmup=warmup, seed=task.seed)
-    else:
-        evolution_search(decisions, rollouts, rollouts=settings.cp_nb_rlouts, seed=task.seed)
+    with Rollouts(task, settings, decisions, rank) as rollouts:
+        if settings.cp_auto_searcher == "ddpg":
+            warmup = settings.cp_nb_rlouts_min
+            ddpg_search(decisions, rollouts, rollouts=settings.cp_nb_rlouts, warmup=warmup, seed=task.seed)
+        else:
+            evolution_search(decisions, rollouts.score_all, rollouts=settings.cp_nb_rlouts, seed=task.seed)
     widths = np.array(rollouts.best_widths, dtype=np.int64)
     return widths, {**_figures(settings, decisions, widths, rollouts), "seconds": round(time.monotonic() - begin, 1)}
 
 
+def rollout_evaluation(task: Task, settings: ChannelPruningSettings) -> Evaluation:
+    """Accuracy of a roll-out's network on the held-out images, once batch norm statistics are taken anew."""
+    return Evaluator(task.analysis, task.loaders, min(settings.cp_nb_batches, BN_BATCHES)).answer
+
+
 class Rollouts:
-    """Scores widths, each once, and keeps what it scored.
+    """Scores widths, each once.
 
     Args:
         task: What to work on.
         settings: The method's.
         decisions: What is decided.
         rank: Scores of every group's channels.
-        kept: Gets every candidate as soon as it is scored.
     """
 
     def __init__(
-        self,
-        task: Task,
-        settings: ChannelPruningSettings,
-        decisions: Decisions,
-        rank: Mapping[str, ArrayLike],
-        kept: Candidates,
+        self, task: Task, settings: ChannelPruningSettings, decisions: Decisions, rank: Mapping[str, ArrayLike]
     ) -> None:
-        self.kept = kept
         self.asked = 0
         """Roll-outs so far, those that ended at widths already scored included."""
         self._say, self._decisions = task.say, decisions
         self._every = max(settings.cp_nb_rlouts // 10, 1)
         self._encoding = PreserveRatioEncoding(task.analysis.coupling, rank)
-        self._evaluator = Evaluator(task.analysis, task.loaders, min(settings.cp_nb_batches, BN_BATCHES))
+        self._file = None if task.folder is None else StrategyFile(task.folder / ROLLOUTS_FILE)
         self._scores: dict[tuple[int, ...], tuple[float, float]] = {}
+        task.executor.prepare(lambda: rollout_evaluation(task, settings))
+        self._ledger = Ledger(
+            task.study, task.executor, self._plan, total=settings.cp_nb_rlouts, seed=task.seed, scored=self._scored,
+            log=task.log,
+        )  # fmt: skip
+
+    def __enter__(self) -> Rollouts:
+        self._ledger.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ledger.__exit__(kind, error, trace)
 
     def __call__(self, widths: NDArray[np.int64]) -> float:
         """Share of right answers, on the held-out images, of the network with these widths, ``(G,)``."""
-        key = tuple(int(w) for w in widths)
-        self.asked += 1
-        if key not in self._scores:
-            self._scores[key] = self._score(widths)
-            if len(self._scores) % self._every == 0:
-                best = self._scores[self.best_widths][0]
-                self._say(f"{len(self._scores)} networks scored in {self.asked} roll-outs, the best {best:.2%}")
-        return self._scores[key][0]
+        return self.score_all(widths[None])[0]
+
+    def score_all(self, widths: NDArray[np.int64]) -> list[float]:
+        """The same for several networks, ``(n, G)``."""
+        kept = widths[:, self._decisions.groups]
+        ratios = self._decisions.macs(kept) / self._decisions.full
+        rates = (1 - kept / self._decisions.sizes).round(9)
+        self.asked += len(widths)
+        found = self._ledger.score(
+            [
+                Proposal(tuple(row), figures={"ratio": float(ratio)})
+                for row, ratio in zip(rates.tolist(), ratios, strict=True)
+            ]
+        )
+        return [candidate.score for candidate in found]
 
     @property
     def best_widths(self) -> tuple[int, ...]:
@@ -132,14 +153,21 @@ class Rollouts:
         """Scores of all networks that were tried, in order."""
         return [top1 for top1, _ in self._scores.values()]
 
-    def _score(self, widths: NDArray[np.int64]) -> tuple[float, float]:
-        macs = self._decisions.macs(widths[self._decisions.groups])[0] / self._decisions.full
-        plan = self._encoding.plan(widths)
-        score = self._evaluator(plan)
-        rates = tuple((1 - widths[self._decisions.groups] / self._decisions.sizes).round(9).tolist())
-        figures = {"ratio": float(macs), "loss": score.loss}
-        self.kept.add(Candidate(len(self.kept), rates, score.top1, figures, plan, score.seconds))
-        return score.top1, score.loss
+    def _widths(self, rates: tuple[float, ...]) -> NDArray[np.int64]:
+        kept = np.rint((1 - np.array(rates)) * self._decisions.sizes)
+        return self._decisions.widths(kept.astype(np.int64))
+
+    def _plan(self, rates: tuple[float, ...]) -> PruningPlan:
+        return self._encoding.plan(self._widths(rates))
+
+    def _scored(self, candidate: Candidate) -> None:
+        if self._file is not None:
+            self._file.add(candidate)
+        key = tuple(int(w) for w in self._widths(candidate.vector))
+        self._scores[key] = candidate.score, candidate.figures["loss"]
+        if len(self._scores) % self._every == 0:
+            best = self._scores[self.best_widths][0]
+            self._say(f"{len(self._scores)} networks scored in {self.asked} roll-outs, the best {best:.2%}")
 
 
 def _figures(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ _PATIENCE = 4  # candidates are drawn up to so many times the number of evaluati
 
 
 def evolution_search(
-    decisions: Decisions, evaluate: Callable[[NDArray[np.int64]], float], *, rollouts: int, seed: int
+    decisions: Decisions, evaluate: Callable[[NDArray[np.int64]], Sequence[float]], *, rollouts: int, seed: int
 ) -> None:
     """Let a population of shares evolve, each brought to the budget before it is scored.
 
     Args:
         decisions: What is decided, and the budget.
-        evaluate: The accuracy at group widths, ``(G,)``; it remembers what it was asked.
+        evaluate: The accuracies at group widths, ``(n, G)``; it remembers what it was asked.
         rollouts: Different candidates to score; fewer where the search meets no others.
         seed: Of all that is drawn.
     """
@@ -43,15 +43,22 @@ def evolution_search(
         if population is None or len(population) == 0:
             return
         kept = _at_budget(decisions, np.asarray(population.get("X"), dtype=np.float64))
-        scores = []
-        for row in kept:
-            scores.append(evaluate(decisions.widths(row)))
-            seen.add(tuple(row.tolist()))
-            if len(seen) == rollouts:
-                return
+        some = _until(kept, seen, rollouts)
+        scores = evaluate(decisions.widths(kept[:some]))
+        if len(seen) == rollouts:
+            return
         population.set("X", np.clip(kept / decisions.sizes, decisions.lbound, 1.0))
-        Evaluator().eval(StaticProblem(problem, F=-np.array(scores)[:, None]), population)
+        Evaluator().eval(StaticProblem(problem, F=-np.array(scores, dtype=np.float64)[:, None]), population)
         algorithm.tell(infills=population)
+
+
+def _until(kept: NDArray[np.int64], seen: set[tuple[int, ...]], most: int) -> int:
+    """How many rows, ``(n, D)``, may be scored until ``most`` different ones are seen; they are added to ``seen``."""
+    for place, row in enumerate(kept, start=1):
+        seen.add(tuple(row.tolist()))
+        if len(seen) == most:
+            return place
+    return len(kept)
 
 
 def _at_budget(decisions: Decisions, shares: FloatArray) -> NDArray[np.int64]:

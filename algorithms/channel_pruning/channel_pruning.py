@@ -10,6 +10,7 @@ from prunekit.algorithms.channel_pruning.pruner import prune_by_ratios, prune_by
 from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings, asked_ratios
 from prunekit.algorithms.evaluation import check_batches
 from prunekit.core.batches import Loaders
+from prunekit.core.candidates import Evaluation
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding import PreserveRatioEncoding
 from prunekit.core.method import Outcome, SearchMethod, Task
@@ -73,3 +74,9 @@ got 1.5; change it
 
         widths, figures = search_widths(task, settings, rank_channels(task, settings))
         return prune_by_widths(task, settings, widths, figures)
+
+    def evaluation(self, task: Task) -> Evaluation:
+        """Accuracy of a roll-out's network (``auto``)."""
+        from prunekit.algorithms.channel_pruning._auto import rollout_evaluation  # which needs further libraries
+
+        return rollout_evaluation(task, self.settings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.algorithms.eagle_eye._space import Space
-from prunekit.algorithms.evaluation import Evaluator
-from prunekit.core.candidates import Candidate, Candidates
-from prunekit.core.method import Task
-from prunekit.core.strategies import strategy_line
+from prunekit.core.candidates import Candidate, Proposal
+from prunekit.core.ledger import Ledger
 
 __all__ = ["Rung", "Scorer", "breed", "halve", "plan_rungs", "score_all"]
 
@@ -42,44 +42,37 @@ class Rung:
 
 
 class Scorer:
-    """Scores vectors, and hands each score on as soon as it is there.
+    """Scores vectors by a whole evaluation, or by a part of one.
 
     Args:
-        task: What the search works on.
+        ledger: Where scores come from.
         space: What vectors mean.
-        evaluator: What scores their networks.
-        kept: What keeps the scores.
+        whole: A whole evaluation.
     """
 
-    def __init__(self, task: Task, space: Space, evaluator: Evaluator, kept: Candidates) -> None:
-        self._task, self._space, self._evaluator, self._kept = task, space, evaluator, kept
+    def __init__(self, ledger: Ledger, space: Space, whole: Rung) -> None:
+        self.whole = whole
+        self._ledger, self._space = ledger, space
 
-    @property
-    def whole(self) -> Rung:
-        """A whole evaluation."""
-        return Rung(1, self._evaluator.bn_batches, self._evaluator.validation_batches, 1.0)
-
-    def __call__(self, index: int, vector: FloatArray, rung: Rung | None = None) -> Candidate:
-        """The score of a vector."""
+    def __call__(
+        self, vectors: FloatArray, indices: Sequence[int], rung: Rung | None = None, generation: int = 0
+    ) -> list[Candidate]:
+        """The candidates of vectors, ``(n, length)``."""
         rung = rung or self.whole
-        plan = self._space.encoding.decode(vector)
-        score = self._evaluator(plan, bn_batches=rung.bn_batches, validation_batches=rung.validation_batches)
-        figures = {"ratio": float(self._space.ratios(vector[None])[0]), "loss": score.loss}
-        figures |= {"part": rung.part} if rung.part < 1 else {}
-        rates = tuple(float(rate) for rate in vector)
-        candidate = Candidate(index, rates, score.top1, figures, seconds=score.seconds)
-        self._kept.add(candidate)
-        self._task.say(strategy_line(candidate))
-        if self._task.log is not None:
-            self._task.log.write(
-                "candidate", index=index, score=candidate.score, seconds=candidate.seconds, **candidate.figures
-            )
-        return candidate
+        options = {"bn_batches": rung.bn_batches, "validation_batches": rung.validation_batches}
+        part = {"part": rung.part} if rung.part < 1 else {}
+        ratios = self._space.ratios(vectors)
+        return self._ledger.score(
+            [
+                Proposal(tuple(vector.tolist()), index, generation, {"ratio": float(ratio), **part}, options)
+                for vector, index, ratio in zip(vectors, indices, ratios, strict=True)
+            ]
+        )
 
 
 def score_all(score: Scorer, vectors: FloatArray) -> list[Candidate]:
     """Every candidate, in full."""
-    return [score(index, vector) for index, vector in enumerate(vectors)]
+    return score(vectors, range(len(vectors)))
 
 
 def plan_rungs(count: int, bn_batches: int, validation_batches: int) -> list[Rung]:
@@ -119,8 +112,8 @@ def halve(score: Scorer, vectors: FloatArray) -> tuple[list[Candidate], list[Run
     rungs = plan_rungs(len(vectors), score.whole.bn_batches, score.whole.validation_batches)
     found: list[Candidate] = []
     chosen = list(range(len(vectors)))
-    for rung in rungs:
-        here = [score(index, vectors[index], rung) for index in chosen[: rung.count]]
+    for generation, rung in enumerate(rungs):
+        here = score(vectors[chosen[: rung.count]], chosen[: rung.count], rung, generation)
         found += here
         chosen = [c.index for c in sorted(here, key=lambda c: (-c.score, c.figures["loss"], c.index))]
     return found, rungs
@@ -145,16 +138,18 @@ def breed(score: Scorer, vectors: FloatArray, space: Space, seed: int) -> tuple[
     algorithm = _genetic_algorithm(space, vectors[:size], seed)
     seen: set[bytes] = set()
     found: list[Candidate] = []
-    while len(found) < len(vectors):
+    for generation in itertools.count():
         children = algorithm.ask()
         wishes = space.shift(np.array([child.X for child in children], dtype=np.float64)) if found else vectors[:size]
-        taken = _distinct(wishes, vectors, space, seen)[: len(vectors) - len(found)]
-        for child, vector in zip(children, taken, strict=False):
-            found.append(score(len(found), vector))
-            child.X, child.F = vector, np.array([-found[-1].score])
-        if len(found) < len(vectors):
-            algorithm.tell(infills=children)
-    return found, size
+        taken = np.array(_distinct(wishes, vectors, space, seen)[: len(vectors) - len(found)])
+        scored = score(taken, range(len(found), len(found) + len(taken)), generation=generation)
+        found += scored
+        if len(found) == len(vectors):
+            return found, size
+        for child, candidate in zip(children, scored, strict=True):
+            child.X, child.F = np.array(candidate.vector), np.array([-candidate.score])
+        algorithm.tell(infills=children)
+    raise AssertionError("the loop ends by returning")
 
 
 def _genetic_algorithm(space: Space, first: FloatArray, seed: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,17 +47,21 @@ def study(
     backend, base = task.analysis.backend, task.analysis.model
     recipe = dataclasses.replace(task.finetune, epochs=epochs)
     options = {"teacher": base} if recipe.distill_weight > 0 else {}
-    lines: list[dict[str, Any]] = []
-    for place, candidate in enumerate(chosen, start=1):
+
+    def tune(candidate: Candidate) -> dict[str, float]:
         small = backend.apply(task.analysis, encoding.decode(candidate.vector), check=False)
         unadapted = evaluator.score(small, bn_batches=0).top1
         score = evaluator.score(small).top1
         backend.fit(small, task.loaders.train, recipe, **options)
         tuned = backend.evaluate(small, task.loaders.test)["top1"]
-        lines.append({"index": candidate.index, "score": score, "unadapted": unadapted, "fine_tuned": tuned})
+        return {"index": candidate.index, "score": score, "unadapted": unadapted, "fine_tuned": tuned}
+
+    lines: list[dict[str, Any]] = []
+    for place, candidate in enumerate(chosen, start=1):
+        lines.append(task.study.once("correlation", candidate.index, partial(tune, candidate)))
         task.say(
-            f"correlation {place}/{len(chosen)}: strategy index:{candidate.index}, score:{score:.3f}, "
-            f"fine-tuned:{tuned:.3f}"
+            f"correlation {place}/{len(chosen)}: strategy index:{candidate.index}, score:{lines[-1]['score']:.3f}, "
+            f"fine-tuned:{lines[-1]['fine_tuned']:.3f}"
         )
     tuned_all = [line["fine_tuned"] for line in lines]
     return {

@@ -14,18 +14,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.algorithms.eagle_eye._search import Scorer, breed, halve, score_all
+from prunekit.algorithms.eagle_eye._search import Rung, Scorer, breed, halve, score_all
 from prunekit.algorithms.eagle_eye._settings import EagleEyeSettings
 from prunekit.algorithms.eagle_eye._space import Space
 from prunekit.algorithms.eagle_eye._study import spread, study
-from prunekit.algorithms.evaluation import Evaluator, check_batches, held_batches
+from prunekit.algorithms.evaluation import Evaluator, check_batches, count_batches, held_batches
 from prunekit.core.batches import Loaders
-from prunekit.core.candidates import Candidate, CandidateList, Candidates
+from prunekit.core.candidates import Candidate, Evaluation
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding import PruningRateEncoding, eagleeye_layers
 from prunekit.core.encoding.base import Rank
 from prunekit.core.errors import ConfigError, InputError
 from prunekit.core.importance.score import layers_to_watch, needs
+from prunekit.core.ledger import Ledger
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.prune import score_model
 from prunekit.core.settings import Section
@@ -89,9 +90,9 @@ class EagleEye(SearchMethod):
         begin = time.monotonic()
         draws = space.draw(self.settings.candidates, task.seed)
         task.say(f"{draws.drawn:,} strategies drawn for {len(draws.vectors)} candidates")
-        evaluator = Evaluator(task.analysis, task.loaders, self.settings.bn_batches)
-        score = Scorer(task, space, evaluator, self._kept(task))
-        found, random, cost = self._search(score, draws.vectors, space, task.seed)
+        with self._ledger(task, encoding) as ledger:
+            whole = Rung(1, self.settings.bn_batches, count_batches(task.loaders.validation), 1.0)
+            found, random, cost = self._search(Scorer(ledger, space, whole), draws.vectors, space, task.seed)
         best = best_first(found)[0]
         task.say(f"best is {strategy_line(best)}, {best.figures['ratio']:.4f} of the MACs")
         figures: dict[str, Any] = {
@@ -102,6 +103,7 @@ class EagleEye(SearchMethod):
             "shifted": draws.shifted,
             "evaluated": len({c.index for c in found}),
             "cost": cost,  # in whole evaluations
+            "resumed": len(ledger) - ledger.evaluated,
             "evaluation_seconds": sum(c.seconds for c in found),
             "search_seconds": time.monotonic() - begin,
             "median_of_random": statistics.median(c.score for c in random),
@@ -111,8 +113,27 @@ class EagleEye(SearchMethod):
         if self.settings.correlation:
             latest = list({c.index: c for c in found}.values())
             chosen = spread(latest, self.settings.correlation)
+            evaluator = Evaluator(task.analysis, task.loaders, self.settings.bn_batches)
             figures["correlation"] = study(task, encoding, evaluator, chosen, self.settings.correlation_epochs)
         return Outcome(encoding.decode(best.vector, model=task.model), task.analysis, figures)
+
+    def evaluation(self, task: Task) -> Evaluation:
+        """Accuracy on the held-out images once batch norm statistics are adapted."""
+        return Evaluator(task.analysis, task.loaders, self.settings.bn_batches).answer
+
+    def _ledger(self, task: Task, encoding: PruningRateEncoding) -> Ledger:
+        file = None if task.folder is None else StrategyFile(task.folder / self.settings.output_file)
+
+        def scored(candidate: Candidate) -> None:
+            if file is not None:
+                file.add(candidate)
+            task.say(strategy_line(candidate))
+
+        task.executor.prepare(lambda: self.evaluation(task))
+        return Ledger(
+            task.study, task.executor, lambda vector: encoding.decode(vector, model=task.model),
+            total=self.settings.candidates, seed=task.seed, scored=scored, log=task.log,
+        )  # fmt: skip
 
     def _search(
         self, score: Scorer, vectors: NDArray[np.float64], space: Space, seed: int
@@ -142,9 +163,6 @@ class EagleEye(SearchMethod):
         watched = needs(self.settings.importance)
         data = held_batches(task.loaders.calibration, most, "bn_batches") if watched else None
         return score_model(task.analysis, self.settings.importance, data=data, seed=task.seed)
-
-    def _kept(self, task: Task) -> Candidates:
-        return CandidateList() if task.folder is None else StrategyFile(task.folder / self.settings.output_file)
 
 
 def _check_finite(task: Task) -> None:
