@@ -1,9 +1,8 @@
-"""The folders of a run: its output, which appears whole or not at all, and the cache of base weights."""
+"""The folders of a run: its output, which appears when all is done, the one it works in, and the cache."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import secrets
@@ -13,75 +12,152 @@ from pathlib import Path
 
 from prunekit.core.errors import OutputError
 
-__all__ = ["cache_folder", "new_folder"]
+__all__ = ["cache_folder", "find_folder", "new_folder", "partial_folder", "work_folder"]
 
 logger = logging.getLogger("prunekit.folders")
 
+_LOCK_FILE = ".lock"
+
 
 @contextlib.contextmanager
-def new_folder(
-    target: Path, *, overwrite: bool = False, mark: str = "results.json", keep: Sequence[str] = ()
-) -> Iterator[Path]:
+def new_folder(target: Path, *, overwrite: bool = False, mark: str = "results.json") -> Iterator[Path]:
     """A folder under a temporary name beside ``target`` that takes its place if all went well.
 
     Args:
         target: The folder to make.
-        overwrite: Whether a folder that holds ``mark``, or nothing but what a stopped run kept, may be replaced.
-        mark: A file that only a finished run has.
-        keep: Names in the folder that are kept where things went wrong, if the first of them is there: in
-            ``target``, or, where that holds a finished run, in a new folder beside it with ``-stopped`` in its name.
+        overwrite: Whether a folder that holds ``mark`` may be replaced.
+        mark: A file that only a finished folder has.
 
     Raises:
         OutputError: There is something at ``target`` that may not be replaced, or the place cannot
             be written.
     """
-    _check_free(target, overwrite, mark, keep)
+    _check_free(target, overwrite, mark)
+    with _parents(target):
+        temporary = _beside(target)
+        _make(temporary, target)
+        try:
+            yield temporary
+            _swap(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def work_folder(
+    target: Path, *, overwrite: bool = False, resume: bool = False, mark: str = "results.json", worth: Sequence[str]
+) -> Iterator[Path]:
+    """The folder ``NAME.partial`` beside ``target``, which takes its place if all went well.
+
+    What was stopped or killed on the way stays there, and is gone on with by ``resume``.
+
+    Args:
+        target: The folder to make.
+        overwrite: Whether a finished folder, and what a stopped run left, may be replaced.
+        resume: Whether to go on with what a stopped run left, if there is such.
+        mark: A file that only a finished run has.
+        worth: Names in the folder that make it worth keeping where things went wrong.
+
+    Raises:
+        OutputError: There is something that may not be replaced, another process works in the folder, or the
+            place cannot be written.
+    """
+    _check_free(target, overwrite or resume, mark)
+    partial = partial_folder(target)
+    with _parents(target):
+        if partial.exists() and not (overwrite or resume):
+            raise OutputError(
+                f"an output folder must be new, got what a stopped run left in {partial}; add --resume to go on with "
+                "it, or --overwrite to begin anew"
+            )
+        partial.mkdir(exist_ok=True) if partial.is_dir() else _make(partial, target)
+        with _locked(partial):
+            if overwrite and not resume:
+                _empty(partial)
+            try:
+                yield partial
+            except BaseException:
+                _leave(partial, worth)
+                raise
+            (partial / _LOCK_FILE).unlink(missing_ok=True)
+            _swap(partial, target)
+
+
+def partial_folder(target: Path) -> Path:
+    """Where a run works until it is done."""
+    return target.with_name(f"{target.name}.partial")
+
+
+def find_folder(target: Path) -> Path:
+    """The folder of a run; of one that is not done, the folder that it works in or was stopped in."""
+    partial = partial_folder(target) if target.name else target
+    return partial if not target.exists() and partial.is_dir() else target
+
+
+def _leave(partial: Path, worth: Sequence[str]) -> None:
+    """Keep what an interrupted run made if there is something in it."""
+    if any((partial / name).exists() for name in worth):
+        (partial / _LOCK_FILE).unlink(missing_ok=True)
+        logger.warning("what was done so far is kept in %s; add --resume to go on with it", partial)
+    else:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with its process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    with open(partial / _LOCK_FILE, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"a run's folder may be used by one process at a time, got {partial} in use by another; wait for it, "
+                "or choose another --out"
+            ) from None
+        yield
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _LOCK_FILE:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """The folder that ``target`` is to stand in; parents that were made and stay empty go again."""
     made = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(target)
-        temporary.mkdir()
     except OSError as error:
-        raise OutputError(f"an output folder must be writable, got {target} ({error}); choose another") from error
+        raise _unwritable(target, error) from error
     try:
-        try:
-            yield temporary
-        except BaseException:
-            _rescue(temporary, target, mark, keep)
-            raise
-        _swap(temporary, target)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:  # innermost first; one that is not empty stays
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
 
-def _rescue(temporary: Path, target: Path, mark: str, keep: Sequence[str]) -> None:
-    """Move what shall be kept of an unfinished folder to where it is found again."""
-    found = [temporary / name for name in keep if (temporary / name).exists()]
-    if not found or found[0].name != keep[0]:
-        return
-    place = _beside_finished(target) if (target / mark).exists() else target
+def _make(folder: Path, target: Path) -> None:
     try:
-        place.mkdir(exist_ok=True)
-        for path in found:
-            if (place / path.name).is_dir():
-                shutil.rmtree(place / path.name)
-            os.replace(path, place / path.name)
+        folder.mkdir()
     except OSError as error:
-        logger.warning("what was found so far could not be kept in %s (%s)", place, error)
-    else:
-        logger.warning("what was found so far is kept in %s", ", ".join(str(place / path.name) for path in found))
+        raise _unwritable(target, error) from error
 
 
-def _beside_finished(target: Path) -> Path:
-    """A new folder: what an earlier run left is not ours to replace."""
-    names = (f"{target.name}-stopped" + (f"-{k}" if k else "") for k in itertools.count())
-    return next(place for place in map(target.with_name, names) if not place.exists())
+def _unwritable(target: Path, error: OSError) -> OutputError:
+    return OutputError(f"an output folder must be writable, got {target} ({error}); choose another")
 
 
-def _check_free(target: Path, overwrite: bool, mark: str, keep: Sequence[str]) -> None:
+def _check_free(target: Path, replace: bool, mark: str) -> None:
     if not target.name:
         raise OutputError(f"an output folder must have a name, got {str(target)!r}; for example outputs/first")
     try:
@@ -90,19 +166,15 @@ def _check_free(target: Path, overwrite: bool, mark: str, keep: Sequence[str]) -
         if target.is_symlink() or not target.is_dir():
             raise OutputError(f"an output folder must be a folder, got {target}, which is none; choose another")
         names = {path.name for path in target.iterdir()}
-        if not names:
-            return
         finished = (target / mark).is_file()
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"an output folder must be readable, got {target} ({error}); choose another") from error
-    stopped = bool(keep) and keep[0] in names and names <= set(keep)
-    if not finished and not stopped:
+    if names and not finished:
         raise OutputError(f"an output folder must be new or empty, got {target} with other files in it; choose another")
-    if not overwrite:
-        what = "a finished run" if finished else "what a stopped run left"
-        raise OutputError(f"an output folder must be new, got {target} with {what}; add --overwrite")
+    if names and not replace:
+        raise OutputError(f"an output folder must be new, got {target} with a finished run; add --overwrite")
 
 
 def _swap(temporary: Path, target: Path) -> None:

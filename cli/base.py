@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from prunekit.core.logs import RunLog
 from prunekit.core.store import read_plan
 
 __all__ = ["Base", "get_base"]
+
+_HISTORY_FILE = "history.json"  # written last: what it stands beside is whole
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,12 @@ class Base:
     source: str
 
 
-def get_base(job: Job, log: RunLog, say: Callable[[str], None]) -> Base:
-    """The base network of a job.
+def get_base(job: Job, folder: Path, log: RunLog, say: Callable[[str], None]) -> Base:
+    """The base network of a job, which is saved as ``original`` in the run's folder.
 
     Args:
         job: The job.
+        folder: The run's; one that was stopped may hold the network already.
         log: Gets the epochs.
         say: Tells the user what happens.
 
@@ -48,6 +51,18 @@ def get_base(job: Job, log: RunLog, say: Callable[[str], None]) -> Base:
         CheckpointError: The weights that the configuration names do not fit the model.
         ConfigError: They are those of a pruned network.
     """
+    place = folder / "original"
+    kept = _stored(job, place, say)
+    if kept is not None:
+        say("base network: as the stopped run had it")
+        return kept
+    base = _make_base(job, log, say)
+    job.backend.save(base.model, place)
+    write_atomic(place / _HISTORY_FILE, json.dumps({"source": base.source, "history": base.history}))
+    return base
+
+
+def _make_base(job: Job, log: RunLog, say: Callable[[str], None]) -> Base:
     config = job.config
     if config.weights is not None:
         say(f"base network: weights of {config.weights}")
@@ -100,24 +115,33 @@ def _key(job: Job) -> str:
 
 
 def _from_cache(job: Job, place: Path, say: Callable[[str], None]) -> Base | None:
-    if not place.is_dir():
-        return None
-    try:
-        history = json.loads(read_text(place / "history.json"))
-        model = job.backend.load(job.build(), place, job.example())
-        if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
-            raise ValueError("history.json is no list of epochs")
-    except (OSError, ValueError, CheckpointError, PlanError) as error:
-        say(f"base network: the cached weights in {place} are damaged ({error}); training again")
+    base = _stored(job, place, say)
+    if base is None:
         return None
     say(f"base network: cached weights of {place}")
-    return Base(model, history, f"cached weights, trained earlier by the same recipe ({place.name})")
+    return replace(base, source=f"cached weights, trained earlier by the same recipe ({place.name})")
+
+
+def _stored(job: Job, place: Path, say: Callable[[str], None]) -> Base | None:
+    """The base network of a folder, if it was written to its end and is whole."""
+    path = place / _HISTORY_FILE
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(read_text(path))
+        history = data["history"] if isinstance(data, dict) and "history" in data else None
+        if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
+            raise ValueError(f"{_HISTORY_FILE} holds no epochs")
+        return Base(job.backend.load(job.build(), place, job.example()), history, str(data.get("source", "")))
+    except (OSError, ValueError, CheckpointError, PlanError) as error:
+        say(f"base network: the weights kept in {place} are damaged ({error}); making them again")
+        return None
 
 
 def _to_cache(job: Job, place: Path, model: Any, history: list[dict[str, float]], say: Callable[[str], None]) -> None:
     try:
-        with contextlib.suppress(FileNotFoundError), new_folder(place, overwrite=True, mark="history.json") as folder:
+        with contextlib.suppress(FileNotFoundError), new_folder(place, overwrite=True, mark=_HISTORY_FILE) as folder:
             job.backend.save(model, folder)
-            write_atomic(folder / "history.json", json.dumps(history))
+            write_atomic(folder / _HISTORY_FILE, json.dumps({"history": history}))
     except OutputError as error:  # a run does not need its cache
         say(f"the base weights were not cached ({error})")

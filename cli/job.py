@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunekit.cli._yaml import parse
+from prunekit.cli._yaml import dump, parse
 from prunekit.cli.config import RunConfig
-from prunekit.core._files import read_text
+from prunekit.core._files import read_text, write_atomic
 from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError, InputError
 from prunekit.core.registry import get_backend
-from prunekit.core.settings import check
+from prunekit.core.settings import check, first_difference
 
-__all__ = ["Job", "open_run", "prepare", "read_config"]
+__all__ = ["Job", "identity", "open_run", "prepare", "read_config", "settle"]
+
+_FREE = ("out", "cache", "executor", "latency")
+"""Sections that may be changed when a run is continued: what is found does not follow from them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,38 @@ def prepare(config: RunConfig) -> Job:
         data = {key: value for key, value in data.items() if key in config.data.model_fields_set}
     loaders = backend.loaders(config.data.name, config.data.batch_size, seed=config.seed, **data)
     return Job(_settled(config, loaders), backend, loaders)
+
+
+def settle(config: RunConfig, folder: Path) -> Job:
+    """The job of a run's folder: its configuration is written there, or is what stands there already.
+
+    Args:
+        config: The configuration.
+        folder: The run's folder, empty or of a run that was stopped.
+
+    Raises:
+        ConfigError: The folder is that of another configuration.
+        PrunekitError: The configuration does not work.
+    """
+    job = prepare(config)
+    if (folder / "config.yml").is_file():
+        before, now = identity(read_config(folder)), identity(job.config)
+        key = first_difference(before, now)
+        if key is not None:
+            raise ConfigError(
+                f"a run can be continued with its own configuration only, got another {key} than {folder} has; set it "
+                "back, or begin anew with --overwrite"
+            )
+    else:
+        write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
+    return job
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What a run's results follow from."""
+    data = config.to_mapping()
+    data["data"].pop("workers", None)
+    return {key: value for key, value in data.items() if key not in _FREE}
 
 
 def read_config(folder: str | Path) -> RunConfig:

@@ -68,7 +68,7 @@ def _clear_errors() -> Iterator[None]:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("stopped; the run was not written", file=sys.stderr)
+        print("stopped; the run is not done", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
@@ -89,16 +89,28 @@ Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or t
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. data.size=14.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run, or what a stopped one left.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 
 @app.command("run")
 def run_command(
-    config: Config, backend: Backend = None, out: Out = None, changes: Changes = None, overwrite: Overwrite = False
+    config: Config,
+    backend: Backend = None,
+    out: Out = None,
+    changes: Changes = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Train, prune, cut, export and measure, as a configuration says."""
     with _clear_errors(), _notes(), _stoppable():
-        _run(_settings(config, backend, out, changes), overwrite)
+        _one_of(overwrite, resume)
+        _run(_settings(config, backend, out, changes), overwrite, resume)
+
+
+def _one_of(overwrite: bool, resume: bool) -> None:
+    if overwrite and resume:
+        raise ConfigError("--overwrite begins anew and --resume goes on, got both; leave one out")
 
 
 def _settings(config: str, backend: str | None, out: Path | None, changes: list[str] | None) -> Any:
@@ -110,10 +122,10 @@ def _settings(config: str, backend: str | None, out: Path | None, changes: list[
     return load_config(config, overrides)
 
 
-def _run(settings: Any, overwrite: bool) -> None:
+def _run(settings: Any, overwrite: bool, resume: bool = False) -> None:
     from prunekit.cli.run import run
 
-    results = run(settings, overwrite=overwrite, command=["prunekit", *sys.argv[1:]], say=_say)
+    results = run(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=_say)
     _show_results(results, str(settings.out))
 
 
@@ -147,14 +159,20 @@ def _stoppable() -> Iterator[None]:
 
 @app.command("search")
 def search_command(
-    config: Config, backend: Backend = None, out: Out = None, changes: Changes = None, overwrite: Overwrite = False
+    config: Config,
+    backend: Backend = None,
+    out: Out = None,
+    changes: Changes = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Train the base network and search it, without cutting: see `prunekit select` and `prunekit finetune`."""
     with _clear_errors(), _notes(), _stoppable():
         from prunekit.cli.search import search
 
+        _one_of(overwrite, resume)
         settings = _settings(config, backend, out, changes)
-        search(settings, overwrite=overwrite, command=["prunekit", *sys.argv[1:]], say=_say)
+        search(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=_say)
         print(f"search: {settings.out}")
 
 

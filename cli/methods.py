@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from prunekit.cli.config import PruneKeys
-from prunekit.cli.job import Job
+from prunekit.cli.job import Job, identity
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
 from prunekit.core.errors import ConfigError
+from prunekit.core.executor import LocalExecutor
 from prunekit.core.logs import RunLog
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.plan import PruningPlan
 from prunekit.core.prune import check_prunable, score_model, select
 from prunekit.core.recipe import Recipe
 from prunekit.core.registry import get_algorithm, list_algorithms
+from prunekit.core.study import STUDY_FILE, Study
 
 __all__ = ["Bench", "Method", "prepare_method", "prepare_search"]
 
@@ -148,13 +150,18 @@ def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
 
 def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:
     """Look for a plan."""
-    config = bench.job.config
-    outcome = method.run(
-        Task(
-            _on(analysis, bench.base), bench.job.loaders, model=config.model.name, folder=folder,
-            finetune=config.finetune, seed=config.seed, say=bench.say, log=bench.log,
-        )
-    )  # fmt: skip
+    job, config = bench.job, bench.job.config
+    with Study(folder / STUDY_FILE, identity(config)) as study, LocalExecutor() as executor:
+        outcome = method.run(
+            Task(
+                _on(analysis, bench.base), job.loaders, model=config.model.name, folder=folder,
+                finetune=config.finetune, seed=config.seed, say=bench.say, log=bench.log, study=study,
+                executor=executor, build=job.build,
+            )
+        )  # fmt: skip
+        used = not study.empty
+    if not used:  # the method had nothing to score
+        (folder / STUDY_FILE).unlink()
     bench.found = dict(outcome.figures)
     return outcome
 

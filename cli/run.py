@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunekit.cli._folders import new_folder
+from prunekit.cli._folders import partial_folder, work_folder
 from prunekit.cli._pictures import require_matplotlib
-from prunekit.cli._yaml import dump
 from prunekit.cli.base import Base, get_base
 from prunekit.cli.config import RunConfig
-from prunekit.cli.job import Job, prepare
+from prunekit.cli.job import Job, settle
 from prunekit.cli.methods import Bench, Method, prepare_method
 from prunekit.cli.report import write_report
-from prunekit.cli.results import write_results
+from prunekit.cli.results import read_results, write_results
 from prunekit.core._files import write_atomic
 from prunekit.core._timing import compare_latency
 from prunekit.core.analysis import Analysis, analyse
@@ -32,19 +31,32 @@ from prunekit.core.logs import RunLog
 from prunekit.core.plan import PruningPlan
 from prunekit.core.store import WEIGHTS_FILE
 
-__all__ = ["headline", "kept_entries", "provenance", "run"]
+__all__ = ["WORTH", "headline", "provenance", "run"]
 
 Say = Callable[[str], None]
 
 
+WORTH = ("original", "study.db", "pruning_net")
+"""What of a run's folder is worth going on with."""
+
+
 def run(
-    config: RunConfig, *, overwrite: bool = False, command: Sequence[str] = (), say: Say = lambda text: None
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    command: Sequence[str] = (),
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Run a configuration; the output folder appears when all is done.
 
+    Until then everything is in ``NAME.partial`` beside it. A run that was stopped or killed ends, once it is resumed,
+    with what an uninterrupted one gives: its base network and the candidates that were scored are taken from there.
+
     Args:
         config: What to do.
-        overwrite: Whether a finished run in the output folder may be replaced.
+        overwrite: Whether a finished run in the output folder, or what a stopped one left, may be replaced.
+        resume: Whether to go on with a stopped run. Where there is none it begins; where it is done, that is all.
         command: Command line, for the record.
         say: Tells the user what happens.
 
@@ -57,9 +69,12 @@ def run(
     require_matplotlib()
     begin = time.monotonic()
     target = Path(str(config.out)).expanduser()
-    with new_folder(target, overwrite=overwrite, keep=kept_entries(config)) as folder:
-        job = prepare(config)
-        write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
+    if resume and (target / "results.json").is_file() and not partial_folder(target).exists():
+        settle(config, target)
+        say(f"the run in {target} is done")
+        return read_results(target)
+    with work_folder(target, overwrite=overwrite, resume=resume, worth=WORTH) as folder:
+        job = settle(config, folder)
         with RunLog(folder) as log:
             log.write("start", command=list(command), config=job.config.to_mapping())
             analysis, method = prepare_method(job, folder)
@@ -72,13 +87,6 @@ def run(
         write_results(folder, results)
         write_report(folder)
     return results
-
-
-def kept_entries(config: RunConfig) -> tuple[str, ...]:
-    """What of a run's folder is kept where it is stopped: what a search has scored, and what that belongs to."""
-    output = config.method.keys.get("output_file")
-    scored = Path(output).parts[0] if isinstance(output, str) else "search_results"
-    return scored, "config.yml", "original"
 
 
 def headline(job: Job, analysis: Analysis) -> str:
@@ -95,11 +103,10 @@ def headline(job: Job, analysis: Analysis) -> str:
 
 
 def _work(job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLog, say: Say) -> dict[str, Any]:
-    base = get_base(job, log, say)
+    base = get_base(job, folder, log, say)
     write_atomic(folder / "inspection.json", json.dumps(Inspection.of(analysis, model=job.config.model.name).to_dict()))
     bench = Bench(job, log, say, base.model, [{"stage": "base", **line} for line in base.history])
     bench.test("original", base.model)
-    job.backend.save(base.model, folder / "original")
     small, plan = method(bench)
     job.backend.save(small, folder)
     files, failures = _export(job, small, folder, log, say)

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunekit.cli._folders import new_folder
-from prunekit.cli._yaml import dump
+from prunekit.cli._folders import find_folder, partial_folder, work_folder
 from prunekit.cli.base import get_base
 from prunekit.cli.config import RunConfig
-from prunekit.cli.job import prepare, read_config
+from prunekit.cli.job import read_config, settle
 from prunekit.cli.methods import Bench, prepare_search
-from prunekit.cli.results import SEARCH_FILE, write_search
-from prunekit.cli.run import headline, kept_entries, provenance
-from prunekit.core._files import write_atomic
+from prunekit.cli.results import SEARCH_FILE, read_search, write_search
+from prunekit.cli.run import WORTH, headline, provenance
 from prunekit.core.errors import InputError
 from prunekit.core.logs import RunLog
 from prunekit.core.settings import check
@@ -28,7 +26,12 @@ _FILE = "search_results/pruning_strategies.txt"
 
 
 def search(
-    config: RunConfig, *, overwrite: bool = False, command: Sequence[str] = (), say: Callable[[str], None]
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    command: Sequence[str] = (),
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train the base network and search it; nothing is cut.
 
@@ -36,7 +39,8 @@ def search(
 
     Args:
         config: What to do.
-        overwrite: Whether a finished search in the output folder may be replaced.
+        overwrite: Whether a finished search in the output folder, or what a stopped one left, may be replaced.
+        resume: Whether to go on with a stopped search; see :func:`prunekit.cli.run.run`.
         command: Command line, for the record.
         say: Tells the user what happens.
 
@@ -48,17 +52,19 @@ def search(
     """
     begin = time.monotonic()
     target = Path(str(config.out)).expanduser()
-    with new_folder(target, overwrite=overwrite, mark=SEARCH_FILE, keep=kept_entries(config)) as folder:
-        job = prepare(config)
-        write_atomic(folder / "config.yml", dump(job.config.to_mapping()))
+    if resume and (target / SEARCH_FILE).is_file() and not partial_folder(target).exists():
+        settle(config, target)
+        say(f"the search in {target} is done")
+        return read_search(target)
+    with work_folder(target, overwrite=overwrite, resume=resume, mark=SEARCH_FILE, worth=WORTH) as folder:
+        job = settle(config, folder)
         with RunLog(folder) as log:
             log.write("start", command=list(command), config=job.config.to_mapping())
             analysis, find = prepare_search(job, folder)
             say(headline(job, analysis))
-            base = get_base(job, log, say)
+            base = get_base(job, folder, log, say)
             bench = Bench(job, log, say, base.model)
             bench.test("original", base.model)
-            job.backend.save(base.model, folder / "original")
             outcome = find(bench)
             found = {"model": job.config.model.name, **outcome.figures}
             found["provenance"] = provenance(job, command, time.monotonic() - begin)
@@ -79,6 +85,7 @@ def select_strategies(place: Path, top: int | None = None) -> list[str]:
     """
     if top is not None and top < 1:
         raise InputError(f"--top must be at least 1, got {top}; leave it out for all")
+    place = find_folder(place)
     path = _strategies_of(place) if place.is_dir() else place
     ranked = best_first(read_strategies(path))
     return [f"########## {path.name} ##########", *(strategy_line(s) for s in ranked[:top])]
@@ -101,6 +108,7 @@ def finetune_config(
         InputError: The folder is none of a search or a run, or there is no such strategy.
         ConfigError: A figure of the recipe is wrong.
     """
+    folder = find_folder(folder)
     config = read_config(folder)
     if not (folder / "original").is_dir():
         raise InputError(f"a search must have left its base network, got no {folder / 'original'}; search again")
@@ -110,7 +118,7 @@ def finetune_config(
     data = {
         **config.to_mapping(),
         "weights": str((folder / "original").resolve()),
-        "out": str(out or folder.resolve().with_name(f"{folder.resolve().name}-strategy-{strategy}")),
+        "out": str(out or folder.resolve().with_name(f"{folder.resolve().stem}-strategy-{strategy}")),
         "method": {"name": "eagle_eye", **keys, "strategy": list(chosen.vector)},
         "finetune": dataclasses.replace(config.finetune, **changes).to_mapping(),
     }

@@ -30,7 +30,7 @@ class Ledger:
         study: Remembers candidates.
         executor: Evaluates, after its ``prepare``.
         decode: The plan of a vector.
-        total: How many evaluations the search will ask for, for the progress bar.
+        total: How many evaluations the search will ask for, for the progress bar and for who reads the study meanwhile.
         seed: Of evaluations.
         scored: Called with each candidate, in the order of the proposals, once it and all before it are scored.
         log: Gets a line per evaluated candidate.
@@ -56,7 +56,7 @@ class Ledger:
         self._scored, self._log = scored, log
         self._known: dict[str, Candidate] = {}
         self._numbers: dict[str, int] = {}
-        self._progress = progress("search", total, show=show)
+        self._total, self._progress = total, progress("search", total, show=show)
         self._stack = contextlib.ExitStack()
         self._bar: Bar | None = None
 
@@ -65,6 +65,8 @@ class Ledger:
         return len(self._numbers)
 
     def __enter__(self) -> Ledger:
+        if self._total:
+            self.study.once("search", "total", lambda: self._total)
         self._bar = self._stack.enter_context(self._progress)
         return self
 

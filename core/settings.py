@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError
 
-__all__ = ["Section", "check"]
+__all__ = ["Section", "check", "first_difference"]
 
 _TYPES = {
     "int_type": "a whole number",
@@ -50,6 +51,27 @@ def check(model: type[BaseModel], data: Any, where: str) -> Any:
     except ValidationError as error:
         lines = list(dict.fromkeys(_sentence(model, data, entry) for entry in error.errors()))
         raise ConfigError(f"{where}: " + "\n".join(lines[:5])) from None
+
+
+def first_difference(one: Mapping[str, Any], two: Mapping[str, Any]) -> str | None:
+    """Dotted name of the first key at which two configurations differ, as JSON has them; None where none does.
+
+    Example:
+        >>> first_difference({"seed": 0, "data": {"size": 8}}, {"seed": 0, "data": {"size": 14}})
+        'data.size'
+    """
+    flat_one, flat_two = dict(_flat(one)), dict(_flat(two))
+    missing = object()
+    keys = sorted({*flat_one, *flat_two})
+    return next((k for k in keys if flat_one.get(k, missing) != flat_two.get(k, missing)), None)
+
+
+def _flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", json.loads(json.dumps(value))
 
 
 def _sentence(model: type[BaseModel], data: Any, entry: Mapping[str, Any]) -> str:

@@ -20,12 +20,14 @@ from typing import Any
 from prunekit.core.candidates import Candidate
 from prunekit.core.errors import OutputError, StudyError
 from prunekit.core.plan import PruningPlan
+from prunekit.core.settings import first_difference
 
 __all__ = ["FORMAT_VERSION", "STUDY_FILE", "Study"]
 
 STUDY_FILE = "study.db"
 FORMAT_VERSION = 1
 
+_HEADER = 100  # bytes
 _APPLICATION = 0x70726E6B  # "prnk", in the header of the file
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -70,10 +72,13 @@ class Study:
         if read_only and fresh:
             raise StudyError(f"a study must be there to be read, got {self.path}; give the folder of a search")
         with self._errors():
+            if not fresh and self.path is not None and self.path.is_file() and self.path.stat().st_size < _HEADER:
+                raise sqlite3.DatabaseError("it has no header")  # SQLite itself would take it for an empty one
             self._connection = _connect(self.path, read_only)
         try:
+            begun = not fresh and self._begun()
             if not read_only:
-                self._prepare(fresh, dict(config or {}))
+                self._prepare(begun, dict(config or {}))
             self._check(config)
         except BaseException:
             self._connection.close()
@@ -89,6 +94,17 @@ class Study:
     def version(self) -> str:
         """Version of prunekit that began it."""
         return self._meta("prunekit")
+
+    @property
+    def begun(self) -> float:
+        """When it was begun, in seconds since 1970."""
+        return float(json.loads(self._meta("begun")))
+
+    @property
+    def latest(self) -> float:
+        """When the latest candidate was kept, in seconds since 1970; without candidates, when the study was begun."""
+        row = self._one("SELECT max(finished) FROM candidates", ())
+        return self.begun if row is None or row[0] is None else float(row[0])
 
     def add(
         self, number: int, key: str, candidate: Candidate, plan: PruningPlan, options: Mapping[str, Any] | None = None
@@ -141,6 +157,12 @@ class Study:
         row = self._one("SELECT count(*) FROM candidates", ())
         return int(row[0]) if row else 0
 
+    @property
+    def empty(self) -> bool:
+        """Whether it keeps nothing yet."""
+        row = self._one("SELECT (SELECT count(*) FROM candidates) + (SELECT count(*) FROM notes)", ())
+        return row is None or row[0] == 0
+
     def note(self, kind: str, name: str | int, data: Any) -> None:
         """Keep plain data beside the candidates, e.g. figures of a generation; the same name again replaces it.
 
@@ -176,12 +198,21 @@ class Study:
     ) -> None:
         self.close()
 
-    def _prepare(self, fresh: bool, config: dict[str, Any]) -> None:
+    def _begun(self) -> bool:
+        """Whether there is a study in the file; one that was killed before its first transaction has no table yet."""
+        with self._errors():
+            kind = self._connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and kind != _APPLICATION:
+            raise StudyError(f"a study must be a file that a search wrote, got another at {self.path}; choose another")
+        return bool(tables)
+
+    def _prepare(self, begun: bool, config: dict[str, Any]) -> None:
         with self._errors():
             if self.path is not None:
                 self._connection.execute("PRAGMA journal_mode = WAL")  # others may read while we write
                 self._connection.execute("PRAGMA synchronous = FULL")
-            if not fresh and self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if begun:
                 return
             self._connection.execute("BEGIN IMMEDIATE")  # the tables and what stands in them: all or nothing
             for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -197,14 +228,15 @@ class Study:
 
     def _check(self, config: Mapping[str, Any] | None) -> None:
         with self._errors():
-            kind = self._connection.execute("PRAGMA application_id").fetchone()[0]
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if kind != _APPLICATION:
-            raise StudyError(f"a study must be a file that a search wrote, got another at {self.path}; choose another")
         if version != FORMAT_VERSION:
             raise StudyError(f"a study must have version {FORMAT_VERSION}, got {version}; use the prunekit it is from")
-        if config is not None and self.config != json.loads(json.dumps(dict(config))):
-            raise StudyError(_difference(self.config, dict(config)))
+        key = None if config is None else first_difference(self.config, config)
+        if key is not None:
+            raise StudyError(
+                f"a study can be continued with its own configuration only, got another {key} than {self.path} has; "
+                "set it back, or begin anew with --overwrite"
+            )
 
     def _meta(self, key: str) -> str:
         row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
@@ -256,23 +288,9 @@ def _connect(path: Path | None, read_only: bool) -> sqlite3.Connection:
     if not read_only:
         with contextlib.suppress(OSError):  # if it cannot be made, opening says why
             path.parent.mkdir(parents=True, exist_ok=True)
-    name = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    place, mode = path.resolve(), "rwc"
+    if read_only:
+        # without its journal nobody has it open: read as it stands, it can lie on a read-only disk, and no file is made
+        mode = "ro" if place.with_name(f"{place.name}-wal").exists() else "ro&immutable=1"
+    name = f"{place.as_uri()}?mode={mode}"
     return sqlite3.connect(name, uri=True, isolation_level=None, timeout=30)
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What to say of two configurations that are not the same."""
-
-    def flat(data: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-        for key, value in data.items():
-            if isinstance(value, Mapping):
-                yield from flat(value, f"{path}{key}.")
-            else:
-                yield f"{path}{key}", json.loads(json.dumps(value))
-
-    one, two = dict(flat(before)), dict(flat(now))
-    key = next((k for k in sorted({*one, *two}) if one.get(k) != two.get(k)), "?")
-    return (
-        f"a study can be continued with its own configuration only, got {key}={two.get(key)!r} where it has "
-        f"{one.get(key)!r}; set it back, or begin anew with --overwrite"
-    )

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from prunekit.cli._folders import new_folder
 from prunekit.cli.evaluate import _short
 from prunekit.cli.main import app
-from prunekit.core.errors import OutputError
 from prunekit.core.store import read_plan
 from prunekit.core.strategies import read_strategies
 
@@ -172,82 +167,3 @@ def test_a_search_that_cannot_be_made_leaves_nothing(change: str, part: str, tmp
     said = flat(call("search", "eagle_eye_resnet20", "--out", tmp_path / "out", *options(change), code=2))
     assert part in said
     assert list(tmp_path.iterdir()) == []
-
-
-# ---------------------------------------------------------------- stopped
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_search_stopped_by_ctrl_c_keeps_what_it_scored(backend: str, tmp_path: Path) -> None:
-    out = tmp_path / "runs" / "out"
-    many = "method={name: eagle_eye, candidates: 5000, bn_batches: 2}"
-    command = [sys.executable, "-m", "prunekit.cli", "run", "eagle_eye_resnet20", "--backend", backend]
-    command += ["--out", str(out), *options(many)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path)
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("strategy index:2,"):
-            process.send_signal(signal.SIGINT)
-            break
-    said += process.stderr.readlines()
-    text = "".join(said)
-    assert process.wait(timeout=120) == 130, text
-    assert "stopped" in text and "is kept in" in text and "Traceback" not in text
-    assert [p.name for p in out.parent.iterdir()] == ["out"]
-    assert {p.name for p in out.iterdir()} == {"search_results", "config.yml", "original"}
-    found = read_strategies(out / FILE)
-    assert [c.index for c in found] == list(range(len(found))) and len(found) >= 3
-    assert call("select", out).count("strategy index:") == len(found)
-    if backend == "torch":
-        arguments = [
-            "search",
-            "eagle_eye_resnet20",
-            "--out",
-            out,
-            *options("method={name: eagle_eye, candidates: 1, bn_batches: 1}"),
-        ]
-        assert "what a stopped run left; add --overwrite" in flat(call(*arguments, code=2))
-        call(*arguments, "--overwrite")
-        assert len(read_strategies(out / FILE)) == 1 and (out / "search.json").is_file()
-
-
-def fail(target: Path, *names: str) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        new_folder(target, overwrite=True, keep=("search_results", "config.yml")) as folder,
-    ):
-        for name in names:
-            (folder / name).mkdir()
-            (folder / name / "file").write_text(name)
-        raise KeyboardInterrupt
-
-
-def test_only_what_is_named_is_kept(tmp_path: Path) -> None:
-    fail(tmp_path / "a" / "out", "other")
-    assert list(tmp_path.iterdir()) == []
-    fail(tmp_path / "a" / "out", "other", "search_results")
-    fail(tmp_path / "a" / "out", "search_results")
-    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("file")] == ["a/out/search_results/file"]
-    with (
-        pytest.raises(OutputError, match="what a stopped run left; add --overwrite"),
-        new_folder(tmp_path / "a" / "out", keep=("search_results",)),
-    ):
-        pass
-    with (
-        pytest.raises(OutputError, match="with other files in it"),
-        new_folder(tmp_path / "a" / "out", overwrite=True),
-    ):
-        pass
-
-
-def test_a_finished_run_is_not_mixed_with_what_a_stopped_one_leaves(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "results.json").write_text("{}")
-    fail(out, "search_results")
-    fail(out, "search_results")
-    assert [p.name for p in out.iterdir()] == ["results.json"]
-    assert (tmp_path / "out-stopped" / "search_results" / "file").read_text() == "search_results"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "out-stopped", "out-stopped-1"]
