@@ -7,13 +7,15 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from prunekit.algorithms.uni_pruning import Selection, UniPruning, check_mask, zero_makers
+from prunekit.algorithms.uni_pruning import Selection, UniPruning, ZeroingStep, check_mask, zero_makers
 from prunekit.core._files import read_text, write_atomic
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import InputError, OutputError, PlanError
+from prunekit.core.plan import PruningPlan
 
 __all__ = ["UniSchedule", "prepare_folder", "read_mask"]
 
@@ -115,7 +117,28 @@ class UniSchedule:
             self._finished = True
 
     def agreed(self, selection: Selection) -> Selection:
-        """One selection for all processes of a distributed training; for a single one, its own."""
+        """The selection of the first process, in every process of a distributed training.
+
+        Raises:
+            TrainingError: The processes have other channels, or still different plans.
+        """
+        processes = self.analysis.backend.processes()
+        if processes.size == 1:
+            return selection
+        advice = "give every process the same model, and the same config but for the rank"
+        coupling = self.analysis.coupling
+        processes.require_same(repr([(g.name, g.size) for g in coupling.groups]), "have the same channels", advice)
+        steps = [astuple(step) for step in selection.steps]
+        own = json.dumps({"kept": selection.plan.kept, "size": selection.size, "steps": steps})
+        first = processes.of_first(own)
+        if own != first:
+            logger.warning("UniPruning: this process has other weights than the first one, whose plan is taken")
+            data = json.loads(first)
+            plan = PruningPlan.of(coupling, data["kept"], achieved={"size": [selection.full, data["size"]]})
+            taken = tuple(ZeroingStep(g, i, tuple(units), ratio, n) for g, i, units, ratio, n in data["steps"])
+            selection = replace(selection, plan=plan, steps=taken, size=data["size"])
+        mask = sorted(selection.plan.mask(coupling).items())
+        processes.require_same(repr(mask), "zero the same channels", advice)
         return selection
 
     def _step(self, when: str, soft: bool) -> None:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from mindspore import Tensor, ops
-from mindspore.communication import GlobalComm, get_group_size
+from mindspore.communication import GlobalComm, get_group_size, get_rank
 from numpy.typing import NDArray
 
-__all__ = ["of_first", "same_everywhere", "world_size"]
+from prunekit.core.processes import Processes
+
+__all__ = ["processes"]
 
 
-def world_size() -> int:
-    """Number of processes; one where communication was not initialised."""
-    return int(get_group_size()) if GlobalComm.INITED else 1
+def processes() -> Processes:
+    """The processes of ``msrun``; this one alone where communication was not initialised."""
+    if not GlobalComm.INITED:
+        return Processes()
+    return Processes(int(get_rank()), int(get_group_size()), _gather)
 
 
-def of_first(text: str) -> str:
-    """The text of the first process; all processes must call this."""
-    own = np.frombuffer(text.encode(), dtype=np.uint8)
-    lengths = _gathered(np.array([own.size], dtype=np.int32))
-    padded = np.zeros(int(lengths.max()), dtype=np.int32)
-    padded[: own.size] = own
-    return _gathered(padded)[0, : int(lengths[0, 0])].astype(np.uint8).tobytes().decode()
+def _gather(own: bytes) -> list[bytes]:
+    lengths = _gathered(np.array([len(own)], dtype=np.int32))[:, 0]
+    padded = np.zeros(max(1, int(lengths.max())), dtype=np.int32)
+    padded[: len(own)] = np.frombuffer(own, dtype=np.uint8)
+    return [row[:n].astype(np.uint8).tobytes() for row, n in zip(_gathered(padded), lengths, strict=True)]
 
 
-def same_everywhere(digest: bytes) -> bool:
-    """Whether all processes call this with the same digest."""
-    rows = _gathered(np.frombuffer(digest, dtype=np.uint8).astype(np.int32))
-    return bool((rows == rows[0]).all())
-
-
-def _gathered(values: NDArray[np.int32]) -> NDArray[Any]:
+def _gathered(values: NDArray[np.int32]) -> NDArray[np.int32]:
     """The values of every process, one a row."""
     # of the collective operations, CPUs know this one for whole numbers
-    gathered: NDArray[Any] = ops.AllGather()(Tensor(values[None])).asnumpy()
+    gathered: NDArray[np.int32] = ops.AllGather()(Tensor(values[None])).asnumpy()
     return gathered

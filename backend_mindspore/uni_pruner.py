@@ -12,11 +12,7 @@ The network keeps its cells and the names of its parameters; what is pruned is z
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +24,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from prunekit.algorithms.uni_pruner import UniPrunerBase
-from prunekit.algorithms.uni_pruning import Selection, ZeroingStep
 from prunekit.algorithms.uni_schedule import UniSchedule
-from prunekit.backend_mindspore._distributed import of_first, same_everywhere, world_size
 from prunekit.backend_mindspore._names import canonical, parameters
 from prunekit.backend_mindspore.backend import MindSporeBackend
 from prunekit.backend_mindspore.cut import adopt
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core._files import produce_atomic
-from prunekit.core.errors import CheckpointError, InputError, TrainingError
-from prunekit.core.plan import PruningPlan
+from prunekit.core.errors import CheckpointError, InputError
 
 __all__ = ["UniPruner", "UniPruningCallback"]
 
-logger = logging.getLogger("prunekit.uni_pruning")
 _MASK_SUFFIXES = (".in_mask", ".out_mask")
 
 
@@ -88,36 +80,6 @@ class UniPruningCallback(UniSchedule, Callback):
 
     def on_eval_epoch_end(self, run_context: RunContext) -> None:
         """Nothing: an evaluation has no steps."""
-
-    def agreed(self, selection: Selection) -> Selection:
-        """The selection of the first process, in every process.
-
-        Raises:
-            TrainingError: The processes still have different plans.
-        """
-        if world_size() == 1:
-            return selection
-        coupling = self.analysis.coupling
-        _require_same(repr([(g.name, g.size) for g in coupling.groups]), "have the same channels")
-        steps = [astuple(step) for step in selection.steps]
-        own = json.dumps({"kept": selection.plan.kept, "size": selection.size, "steps": steps})
-        first = of_first(own)
-        if own != first:
-            logger.warning("UniPruning: this process has other weights than the first one, whose plan is taken")
-            data = json.loads(first)
-            plan = PruningPlan.of(coupling, data["kept"], achieved={"size": [selection.full, data["size"]]})
-            taken = tuple(ZeroingStep(g, i, tuple(units), ratio, n) for g, i, units, ratio, n in data["steps"])
-            selection = replace(selection, plan=plan, steps=taken, size=data["size"])
-        _require_same(repr(sorted(selection.plan.mask(coupling).items())), "zero the same channels")
-        return selection
-
-
-def _require_same(text: str, rule: str) -> None:
-    if not same_everywhere(hashlib.sha256(text.encode()).digest()):
-        raise TrainingError(
-            f"all processes must {rule}, got others in this one or another; give every process the same model, "
-            "and the same config but for the rank"
-        )
 
 
 class UniPruner(UniPrunerBase):

@@ -25,7 +25,7 @@ from prunekit.core.backend import Tap
 from prunekit.core.errors import DataError, InputError
 from prunekit.core.observe import check_layers, check_seen, check_taps
 
-__all__ = ["activations", "evaluate", "feature_maps", "gradients", "predict"]
+__all__ = ["activations", "evaluate", "feature_maps", "gradients", "predict", "shares_of", "totals"]
 
 _LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 
@@ -60,9 +60,13 @@ def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
     Raises:
         DataError: There is no batch, or a target is no class of the network.
     """
+    return shares_of(totals(model, loader))
+
+
+def totals(model: nn.Module, loader: Iterable[Any]) -> Tensor:
+    """Sums over the examples that :func:`shares_of` divides: right, in the first five, loss, examples; ``(4,)``."""
     device = device_of(model)
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    seen = 0
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
     with evaluating(model), torch.inference_mode():
         for batch in loader:
             inputs, targets = pair(batch, device)
@@ -70,12 +74,21 @@ def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:
             check_targets(logits, targets)
             ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
             loss = F.cross_entropy(logits.float(), targets, reduction="sum")
-            sums += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
-            seen += len(targets)
+            sums[:3] += torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
+            sums[3] += len(targets)
+    return sums
+
+
+def shares_of(sums: Tensor) -> dict[str, float]:
+    """What :func:`evaluate` returns, of the sums of :func:`totals`.
+
+    Raises:
+        DataError: There was no batch.
+    """
+    top1, top5, loss, seen = sums.tolist()
     if seen == 0:
         raise DataError("evaluate needs at least one batch, got none")
-    top1, top5, loss_sum = (sums / seen).tolist()
-    return {"top1": top1, "top5": top5, "loss": loss_sum}
+    return {"top1": top1 / seen, "top5": top5 / seen, "loss": loss / seen}
 
 
 def activations(model: nn.Module, loader: Iterable[Any], layers: Sequence[str]) -> dict[str, NDArray[Any]]:

@@ -71,6 +71,8 @@ class Face:
     ) -> Any:
         """A new, smaller model within a budget; the given one is untouched.
 
+        Under ``torchrun`` or ``msrun`` every process calls this: the first one decides for all.
+
         Exactly one budget is given. Each says what is **kept**: a share in (0, 1] of the unpruned
         network's figure, or, above 1, an absolute number (``macs=2e9``).
 

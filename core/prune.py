@@ -11,6 +11,7 @@ from prunekit.core.budget import Budget
 from prunekit.core.errors import InputError
 from prunekit.core.importance.score import Importance, layers_to_watch, needs, score
 from prunekit.core.plan import PruningPlan
+from prunekit.core.processes import check_same, first_decides
 from prunekit.core.select import check_prunable, select
 
 __all__ = ["check_prunable", "prune", "score_model", "select"]
@@ -33,6 +34,9 @@ def prune(
 ) -> tuple[Any, PruningPlan]:
     """Prune a model to a budget.
 
+    Where several processes train together (``torchrun``, ``msrun``) all of them call this: the first one
+    decides, the others take its plan, and all are checked to have the same weights and the same plan.
+
     Args:
         backend: The backend of the model's framework.
         model: A network; it is left as it is.
@@ -54,18 +58,29 @@ def prune(
     Raises:
         BudgetError: The budget cannot be reached.
         NothingToPruneError: No channel may be cut; the message says why.
-        InputError: Something that the importance needs is missing or not finite.
+        InputError: Something that the importance needs is missing or not finite, or the processes have
+            different weights.
     """
     if needs(importance) and data is None:
         raise InputError(
             f"importance={importance!r} is computed from {needs(importance)} over data, got data=None; "
             "give a loader of (inputs, targets) batches, or use importance='l2'"
         )
+    processes = backend.processes()
+    if processes.size > 1:
+        check_same(processes, backend.get_state(model, copy=False))
     analysis = analyse(backend, model, example, attention=attention, ignore=ignore)
     check_prunable(analysis.coupling)
-    scores = score_model(analysis, importance, data=data, seed=seed)
-    plan = select(analysis, budget, scores, scope=scope, align=align, min_channels=min_channels)
-    return backend.apply(analysis, plan), plan
+
+    def decide() -> PruningPlan:
+        scores = score_model(analysis, importance, data=data, seed=seed)
+        return select(analysis, budget, scores, scope=scope, align=align, min_channels=min_channels)
+
+    plan = first_decides(processes, decide)
+    small = backend.apply(analysis, plan)
+    if processes.size > 1:
+        check_same(processes, backend.get_state(small, copy=False), plan, what="the pruned model")
+    return small, plan
 
 
 def score_model(

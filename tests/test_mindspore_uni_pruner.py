@@ -317,11 +317,14 @@ def test_checkpoints_that_are_damaged_or_foreign(tmp_path: Path, run: SimpleName
 # ---------------------------------------------------------------- several processes
 
 _WORKER = """
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from prunekit.backend_mindspore import UniPruner
+from prunekit.backend_mindspore import UniPruner, plan_of, prune
+from prunekit.core.errors import InputError
 
 import mindspore as ms
 import mindspore.dataset as ds
@@ -329,7 +332,7 @@ from mindspore import nn
 from mindspore.communication import get_group_size, get_rank, init
 
 sys.path.insert(0, sys.argv[1])
-from nets_mindspore import Mixed
+from nets_mindspore import Mixed, randomise
 
 init()
 rank = get_rank()
@@ -347,6 +350,19 @@ loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
 model = ms.Model(net, loss, nn.Momentum(net.trainable_params(), 0.01, 0.9))
 model.train(1, data, callbacks=algo.callbacks(), dataset_sink_mode=False)
 algo.convert(net)
+
+# the short way: the first process decides, and weights that differ are told in every process
+def score(group, state):
+    return np.random.default_rng([rank, group.size]).uniform(0.1, 1, group.size)
+
+example, found = ms.Tensor(np.zeros((1, 3, 12, 12), np.float32)), {}
+ms.set_seed(9)
+found["plan"] = plan_of(prune(randomise(Mixed(), 7), example, macs=0.5, importance=score)).to_dict()
+try:
+    prune(randomise(Mixed(), rank), example, macs=0.5)
+except InputError as error:
+    found["error"] = str(error)
+Path(sys.argv[2], f"found{rank}.json").write_text(json.dumps(found))
 """
 
 
@@ -370,3 +386,6 @@ def test_two_processes_take_one_plan(tmp_path: Path) -> None:
     assert masks[0] and masks[0] == masks[1]
     assert all((folder / f"trial_pruned_{rank}_epoch1" / "plan.json").exists() for rank in (0, 1))
     assert "whose plan is taken" in logs
+    first, second = (json.loads((tmp_path / "out" / f"found{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and any(len(g["kept"]) < g["size"] for g in first["plan"]["groups"].values())
+    assert "have the same weights of the model, got another hash in process 1" in first["error"]
