@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prunekit.core.errors import OutputError
 
-__all__ = ["cache_folder", "find_folder", "new_folder", "partial_folder", "work_folder"]
+__all__ = ["cache_folder", "find_folder", "is_working", "new_folder", "partial_folder", "work_folder"]
 
 logger = logging.getLogger("prunekit.folders")
 
@@ -92,6 +92,22 @@ def find_folder(target: Path) -> Path:
     """The folder of a run; of one that is not done, the folder that it works in or was stopped in."""
     partial = partial_folder(target) if target.name else target
     return partial if not target.exists() and partial.is_dir() else target
+
+
+def is_working(partial: Path) -> bool | None:
+    """Whether a process works in such a folder; None where that cannot be told.
+
+    The lock itself is not tried: the process that is about to take it would find it taken.
+    """
+    try:
+        number = (partial / _LOCK_FILE).stat().st_ino
+    except OSError:
+        return False  # who is stopped takes it away
+    try:
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):  # not Linux
+        return None
+    return True if any("FLOCK" in line and f":{number} " in line for line in locks) else None
 
 
 def _leave(partial: Path, worth: Sequence[str]) -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.cli._folders import partial_folder, work_folder
-from prunekit.cli._pictures import require_matplotlib
 from prunekit.cli.base import Base, get_base
 from prunekit.cli.config import RunConfig
-from prunekit.cli.job import Job, settle
+from prunekit.cli.job import Job, refuse_distributed, settle
 from prunekit.cli.methods import Bench, Method, prepare_method
-from prunekit.cli.report import write_report
+from prunekit.cli.report import require_matplotlib, write_report
 from prunekit.cli.results import read_results, write_results
 from prunekit.core._files import write_atomic
 from prunekit.core._timing import compare_latency
@@ -67,6 +66,7 @@ def run(
         PrunekitError: Something in the configuration, the data or the network does not work.
     """
     require_matplotlib()
+    refuse_distributed()
     begin = time.monotonic()
     target = Path(str(config.out)).expanduser()
     if resume and (target / "results.json").is_file() and not partial_folder(target).exists():
@@ -160,7 +160,7 @@ def _measure(
     times = compare_latency(job.backend, models, example, runs=settings.runs, warmup=settings.warmup)
     for model, time_, seen, home in zip(models, times, traces, (folder / "original", folder), strict=True):
         accuracy = job.backend.evaluate(model, job.loaders.test)
-        costs = Cost(seen.coupling).full(("params", "macs", "flops"))
+        costs = Cost(seen.coupling).full()
         size = (home / WEIGHTS_FILE).stat().st_size
         figures.append(
             {"top1": accuracy["top1"], "loss": accuracy["loss"], **costs, "latency": time_.median, "p90": time_.p90}

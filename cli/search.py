@@ -11,8 +11,8 @@ from typing import Any
 from prunekit.cli._folders import find_folder, partial_folder, work_folder
 from prunekit.cli.base import get_base
 from prunekit.cli.config import RunConfig
-from prunekit.cli.job import read_config, settle
-from prunekit.cli.methods import Bench, prepare_search
+from prunekit.cli.job import read_config, refuse_distributed, settle
+from prunekit.cli.methods import Bench, prepare_search, trains_base
 from prunekit.cli.results import SEARCH_FILE, read_search, write_search
 from prunekit.cli.run import WORTH, headline, provenance
 from prunekit.core.errors import InputError
@@ -33,9 +33,9 @@ def search(
     command: Sequence[str] = (),
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Train the base network and search it; nothing is cut.
+    """Train the base network, where the method starts from it, and search; nothing is cut.
 
-    The output folder holds ``config.yml``, ``original/``, what the method writes, and ``search.json``.
+    The output folder holds ``config.yml``, that network in ``original/``, what the method writes, and ``search.json``.
 
     Args:
         config: What to do.
@@ -50,6 +50,7 @@ def search(
     Raises:
         PrunekitError: Something in the configuration, the data or the network does not work.
     """
+    refuse_distributed()
     begin = time.monotonic()
     target = Path(str(config.out)).expanduser()
     if resume and (target / SEARCH_FILE).is_file() and not partial_folder(target).exists():
@@ -62,14 +63,16 @@ def search(
             log.write("start", command=list(command), config=job.config.to_mapping())
             analysis, find = prepare_search(job, folder)
             say(headline(job, analysis))
-            base = get_base(job, folder, log, say)
-            bench = Bench(job, log, say, base.model)
-            bench.test("original", base.model)
+            base = get_base(job, folder, log, say).model if trains_base(job) else job.build()
+            bench = Bench(job, log, say, base)
+            if trains_base(job):
+                bench.test("original", base)
             outcome = find(bench)
             found = {"model": job.config.model.name, **outcome.figures}
             found["provenance"] = provenance(job, command, time.monotonic() - begin)
             log.write("done", seconds=time.monotonic() - begin)
         write_search(folder, found)
+        (folder / "report.html").unlink(missing_ok=True)  # one that was asked for meanwhile tells of a search at work
     return found
 
 

@@ -77,7 +77,10 @@ class Study:
             self._connection = _connect(self.path, read_only)
         try:
             begun = not fresh and self._begun()
-            if not read_only:
+            if read_only and not begun:  # its writer has only just made the file: there is nothing in it yet
+                self._connection.close()
+                self._connection = _connect(None, read_only=False)
+            if not (read_only and begun):
                 self._prepare(begun, dict(config or {}))
             self._check(config)
         except BaseException:
@@ -201,8 +204,9 @@ class Study:
     def _begun(self) -> bool:
         """Whether there is a study in the file; one that was killed before its first transaction has no table yet."""
         with self._errors():
-            kind = self._connection.execute("PRAGMA application_id").fetchone()[0]
+            # in this order: another process may be making them, all at once
             tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            kind = self._connection.execute("PRAGMA application_id").fetchone()[0]
         if tables and kind != _APPLICATION:
             raise StudyError(f"a study must be a file that a search wrote, got another at {self.path}; choose another")
         return bool(tables)
