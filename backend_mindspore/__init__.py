@@ -6,13 +6,15 @@ if __name__ != "prunekit.backend_mindspore":  # a second copy would have classes
         "take the repository root off sys.path and install it with `pip install -e .`"
     )
 
-from prunekit.backend_mindspore._runtime import prepare
+from prunekit.backend_mindspore._runtime import limit_threads, prepare
 
 prepare()  # before MindSpore is imported
 
 from prunekit.backend_mindspore.backend import MindSporeBackend  # noqa: E402
 from prunekit.backend_mindspore.uni_pruner import UniPruner  # noqa: E402
 from prunekit.core.face import Face  # noqa: E402
+
+limit_threads()
 
 _face = Face(MindSporeBackend())
 inspect = _face.inspect

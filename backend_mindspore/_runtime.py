@@ -1,4 +1,4 @@
-"""What must be set before MindSpore is imported. The package imports this module first."""
+"""What must be set before MindSpore is imported, or right after. The package imports this module first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 
-__all__ = ["prepare"]
+from prunekit.core.executor._threads import THREADS_VARIABLE
+
+__all__ = ["limit_threads", "prepare"]
 
 logger = logging.getLogger("prunekit.mindspore")
 _ISA = "ONEDNN_MAX_CPU_ISA"
@@ -29,3 +31,16 @@ def prepare() -> None:
         return
     os.environ[_ISA] = "AVX2"
     logger.info("set %s=AVX2: MindSpore's convolutions are faster with it on a CPU", _ISA)
+
+
+def limit_threads() -> None:
+    """Let MindSpore use as many threads as an executor gave this worker process.
+
+    It reads none of the variables that other libraries do, and takes the number once, before its first kernel.
+    """
+    count = os.environ.get(THREADS_VARIABLE, "")
+    if not count.isdecimal():
+        return
+    import mindspore
+
+    mindspore.runtime.dispatch_threads_num(int(count))

@@ -18,6 +18,7 @@ from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
+from prunekit.core.processes import Processes
 
 if TYPE_CHECKING:
     from prunekit.core.recipe import FitResult, Recipe
@@ -57,6 +58,11 @@ class MindSporeBackend(Backend):
     def zero(self, analysis: Analysis, plan: PruningPlan) -> None:
         mask.zero(analysis, plan)
 
+    def processes(self) -> Processes:
+        from prunekit.backend_mindspore import _distributed
+
+        return _distributed.processes()
+
     def predict(self, model: Any, inputs: Iterable[Any] | Any) -> NDArray[Any]:
         from prunekit.backend_mindspore import observe
 
@@ -86,6 +92,11 @@ class MindSporeBackend(Backend):
         from prunekit.backend_mindspore import train
 
         return train.fit(model, loader, recipe, **options)
+
+    def pruning_net(self, analysis: Analysis, *, hidden: int = 32, seed: int = 0) -> nn.Cell:
+        from prunekit.backend_mindspore.pruning_net import pruning_net
+
+        return pruning_net(analysis, hidden=hidden, seed=seed)
 
     def recalibrate(self, model: Any, loader: Iterable[Any], batches: int = 100) -> int:
         from prunekit.backend_mindspore import statistics

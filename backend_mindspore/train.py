@@ -24,6 +24,7 @@ from prunekit.backend_mindspore._names import is_statistic, parameters
 from prunekit.backend_mindspore._optimizers import build_optimizer, check_optimizer, move, rates_of, set_rate
 from prunekit.backend_mindspore._random import seeded
 from prunekit.backend_mindspore.observe import evaluate
+from prunekit.backend_mindspore.pruning_net import PruningNet
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import DataError, InputError
@@ -65,7 +66,8 @@ def fit(
         teacher: A network whose outputs are taught (``recipe.distill_weight``).
         analysis: The model and its groups, for ``plan``.
         plan: What this plan drops is zero after every step, so that it stays out of the training.
-        callbacks: Objects with ``epoch_begin(epoch)`` and ``epoch_end(epoch)``; epochs count from 1.
+        callbacks: Objects with ``epoch_begin(epoch)`` and ``epoch_end(epoch)``, and maybe ``step_begin(step)``;
+            epochs count from 1, steps from 0 over the whole training.
         log: Gets a line per epoch.
         loss: A loss of the user's own, ``loss(outputs, targets)`` → scalar, in place of the cross-entropy
             with label smoothing and auxiliary outputs. Distillation is added to it. In GRAPH mode it must be
@@ -126,7 +128,12 @@ class _Gradients(nn.Cell):
         self, net: nn.Cell, weights: Any, recipe: Recipe, loss: Callable[[Any, Tensor], Tensor] | None
     ) -> None:
         super().__init__(auto_prefix=False)  # else the network's parameters would be renamed
-        self.net = net
+        # a network that writes its own weights is differentiated by these
+        self.maker = net if isinstance(net, PruningNet) else None
+        self.net = net if self.maker is None else net.network
+        self.order: tuple[int, ...] = ()
+        if self.maker is not None:
+            weights, self.order = self.maker.leaves(weights)
         self.loss = loss
         self.smoothing, self.auxiliary = recipe.label_smoothing, recipe.aux_weight
         self.share, self.temperature = recipe.distill_weight, recipe.distill_temperature
@@ -134,7 +141,11 @@ class _Gradients(nn.Cell):
         self.graded = ms.value_and_grad(self.forward, None, weights, has_aux=True)
 
     def construct(self, targets: Tensor, soft: Any, *inputs: Any) -> Any:
+        if self.maker is not None:
+            self.maker.write()
         (value, logits), gradients = self.graded(targets, soft, *inputs)
+        if self.maker is not None:
+            gradients = self.maker.pulled_back(self.order, *gradients)
         if self.clip is not None:
             gradients = clipped(gradients, self.clip)
         return value, logits, right_answers(logits, targets), gradients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from prunekit.backend_torch._batches import (
     logits_of,
     pair,
 )
+from prunekit.backend_torch._parallel import Team
 from prunekit.backend_torch._random import seeded
+from prunekit.backend_torch._shares import Share
 from prunekit.backend_torch.mask import zeroing
-from prunekit.backend_torch.observe import evaluate
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import InputError
 from prunekit.core.logs import RunLog
@@ -48,8 +50,14 @@ def fit(
     loss: Callable[[Any, Tensor], Tensor] | None = None,
     optimizer: Optimizer | None = None,
     show: bool = True,
+    sharded: bool | None = None,
 ) -> FitResult:
     """Train in place, where the model's parameters are; modes of the modules come back as they were.
+
+    Under ``torchrun`` (see :mod:`prunekit.backend_torch.distributed`) all processes call this and train
+    together: each takes its share of every batch, gradients and figures are those of whole batches, and all
+    end with the same network. Batch norms see their process's share; the mean of their statistics is taken
+    after every epoch, other buffers are those of process 0. Only process 0 shows progress and writes the log.
 
     The same recipe, data and model give the same result: the random numbers of the training come from
     the recipe's seed, and the process's own generators go on as if nothing had happened.
@@ -63,18 +71,23 @@ def fit(
         teacher: A network whose outputs are taught (``recipe.distill_weight``).
         analysis: The model and its groups, for ``plan``.
         plan: What this plan drops is zero after every step, so that it stays out of the training.
-        callbacks: Objects with ``epoch_begin(epoch)`` and ``epoch_end(epoch)``; epochs count from 1.
+        callbacks: Objects with ``epoch_begin(epoch)`` and ``epoch_end(epoch)``, and maybe ``step_begin(step)``;
+            epochs count from 1, steps from 0 over the whole training.
         log: Gets a line per epoch.
         loss: A loss of the user's own, ``loss(outputs, targets)`` → scalar, in place of the cross-entropy
             with label smoothing and auxiliary outputs. Distillation is added to it.
         optimizer: An optimizer of the user's own, e.g. from ``transfer_optimizer``; its learning rates
             are set by the recipe, all else is its own.
         show: Whether to show progress.
+        sharded: For several processes: whether ``loader`` and ``validation`` already give each process data
+            of its own; None looks for a ``DistributedSampler`` in each.
 
     Raises:
         ConfigError: Recipe and teacher do not go together.
         DataError: The loader gives no batch, too few, malformed ones, or targets beyond the outputs.
-        InputError: ``plan`` comes without its ``analysis``, or it or the optimizer is another model's.
+        InputError: ``plan`` comes without its ``analysis``, or it or the optimizer is another model's, or the
+            processes have different weights.
+        PlanError: The processes have different plans.
         TrainingError: The loss is not finite, or a callback changed the shapes of the parameters.
     """
     check_teacher(recipe, teacher)
@@ -83,18 +96,22 @@ def fit(
 
     chosen = build_optimizer(model, recipe) if optimizer is None else _checked(optimizer, model)
     after_step = (lambda: None) if analysis is None or plan is None else zeroing(analysis, plan)
-    with seeded(recipe.seed, device_of(model)), _training(model, teacher), _layout(model, recipe.channels_last):
+    team = Team()
+    team.check(model, plan, teacher, recipe, loader)
+    # dropout and augmentation of each process draw for themselves
+    own = replace(recipe, seed=(recipe.seed + team.processes.rank) % 2**32)
+    with seeded(own.seed, device_of(model)), _training(model, teacher), _layout(model, recipe.channels_last):
         after_step()
-        step = _step(model, recipe, teacher, chosen, loss, after_step)
+        step = _step(model, recipe, teacher, chosen, loss, after_step, team)
         return run_training(
-            loader,
-            recipe,
+            team.share(loader, recipe.seed, sharded),
+            own,
             step,
-            validate=None if validation is None else lambda: evaluate(model, validation),
+            validate=team.validator(model, validation, recipe.seed, sharded),
             shapes=lambda: shapes_of(model),
-            callbacks=callbacks,
-            log=log,
-            show=show,
+            callbacks=team.callbacks(model, callbacks),
+            log=log if team.processes.is_main else None,
+            show=show and team.processes.is_main,
         )
 
 
@@ -158,12 +175,14 @@ def _step(
     optimizer: Optimizer,
     loss: Callable[[Any, Tensor], Tensor] | None,
     after_step: Callable[[], None],
+    team: Team,
 ) -> Step:
     """One step of the optimizer."""
     device = device_of(model)
     distilling = recipe.distill_weight, recipe.distill_temperature
 
-    def step(batch: Any, rate: float) -> tuple[Tensor, Tensor, int]:
+    def step(batch: Any, rate: float) -> tuple[Any, Any, Any]:
+        batch, count = batch if isinstance(batch, Share) else (batch, None)
         inputs, targets = pair(batch, device)
         if recipe.channels_last:
             inputs = tree_map_only(Tensor, _channels_last, inputs)
@@ -175,13 +194,19 @@ def _step(
         value = loss(outputs, targets) if loss else classification_loss(outputs, targets, recipe)
         if teacher is not None:
             value = value + _distillation(teacher, inputs, logits_of(outputs), *distilling)
+        right = _right(logits_of(outputs).detach(), targets)
+        share, figures = team.figures(value.detach(), right, len(targets) if count is None else count)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        (value if share is None else value * share).backward()
+        team.add_gradients(model)
         if recipe.grad_clip is not None:
+            for parameter in model.parameters():  # one entry that overflowed would make all of them nan
+                if parameter.grad is not None:
+                    parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
             nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
         optimizer.step()
         after_step()
-        return value.detach(), _right(logits_of(outputs).detach(), targets), len(targets)
+        return figures
 
     return step
 

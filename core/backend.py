@@ -21,6 +21,7 @@ from prunekit.core.analysis import Analysis
 from prunekit.core.carried import plan_of
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
+from prunekit.core.processes import Processes
 
 if TYPE_CHECKING:
     from prunekit.core.recipe import FitResult, Recipe
@@ -184,7 +185,36 @@ class Backend(ABC):
 
         Options: ``validation`` (loader), ``teacher`` (model), ``analysis`` and ``plan`` (soft mask
         kept at zero after every step), ``callbacks`` (objects with ``epoch_begin(epoch)`` and
-        ``epoch_end(epoch)``), ``log`` (``core.logs.RunLog``).
+        ``epoch_end(epoch)``, and maybe ``step_begin(step)``), ``log`` (``core.logs.RunLog``).
+        """
+
+    @abstractmethod
+    def pruning_net(self, analysis: Analysis, *, hidden: int = 32, seed: int = 0) -> Any:
+        """The PruningNet of MetaPruning (Liu et al., ICCV 2019): a network that makes its own weights.
+
+        It takes the inputs and gives the outputs of ``analysis.model``, of which it holds a copy. Each conv
+        and linear weight that lies on a channel group comes from two fully-connected layers of its own,
+        Linear(k, hidden) → ReLU → Linear(hidden, full size), that are told the widths of the groups on its axes
+        divided by the full ones; all else is shared by all widths. What lies beyond the leading channels of
+        a group is masked, so that the full-size network computes what the cut one does.
+
+        It is trained by :meth:`fit`, generators and shared parameters together, and works with
+        :meth:`evaluate`, :meth:`predict`, :meth:`recalibrate`, :meth:`get_state` and :meth:`set_state`. Besides it has
+        ``spec`` (``core.pruning_net.PruningNetSpec``) and two methods: ``set_widths(widths)`` chooses the channels
+        kept of each group, ``(G,)``, and ``weights()`` gives the full-size, unmasked state of
+        ``analysis.model`` generated for them, for :meth:`set_state` of a clone that is then cut by
+        ``spec.plan(coupling, widths)``.
+
+        The generators hold ``hidden + 1`` numbers for each weight: 0.04 GB for a ResNet-20, 0.5 GB for a
+        MobileNetV2, 3.4 GB for a ResNet-50, and three times that in training. A warning tells of more than 4 GB.
+
+        Args:
+            analysis: The model and its groups.
+            hidden: Width of the generators' hidden layer.
+            seed: Of the generators' parameters, which depend on it and the model's weights alone.
+
+        Raises:
+            InputError: ``hidden`` is below 1, or no group may vary.
         """
 
     @abstractmethod
@@ -248,6 +278,10 @@ class Backend(ABC):
         Raises:
             DataError: The data cannot be read.
         """
+
+    def processes(self) -> Processes:
+        """The processes that the framework's own launcher started for one job; by default this one alone."""
+        return Processes()
 
     def plan_of(self, model: Any) -> PruningPlan:
         """The plan that made a pruned model.

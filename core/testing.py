@@ -12,20 +12,23 @@ Pytest collects the inherited tests.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from prunekit.core.analysis import Analysis, analyse, dry_run
 from prunekit.core.backend import Backend
 from prunekit.core.errors import CheckpointError, InputError, PlanError
 from prunekit.core.patches import LayerWindow
 from prunekit.core.plan import PruningPlan
+from prunekit.core.pruning_net import PruningNetSpec
 from prunekit.core.recipe import Recipe
 
-__all__ = ["BackendTestCase", "random_plan", "relative_error"]
+__all__ = ["BackendTestCase", "RandomWidths", "random_plan", "random_widths", "relative_error"]
 
 
 def random_plan(analysis: Analysis, keep: float = 0.7, seed: int = 0) -> PruningPlan:
@@ -33,6 +36,37 @@ def random_plan(analysis: Analysis, keep: float = 0.7, seed: int = 0) -> Pruning
     rng = np.random.default_rng(seed)
     kept = {g.name: rng.permutation(g.size)[: max(1, round(g.size * keep))].tolist() for g in analysis.groups}
     return PruningPlan.of(analysis.coupling, kept)
+
+
+def random_widths(spec: PruningNetSpec, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Random widths of the groups that may vary, at least one channel each."""
+    widths = spec.widths.copy()
+    free = list(spec.free)
+    widths[free] = rng.integers(1, widths[free] + 1)
+    return widths
+
+
+class RandomWidths:
+    """A callback that gives a PruningNet new widths before every step.
+
+    Attributes:
+        steps: The steps it was told of.
+    """
+
+    def __init__(self, net: Any, seed: int = 0) -> None:
+        self.net, self.rng = net, np.random.default_rng(seed)
+        self.steps: list[int] = []
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Nothing."""
+
+    def epoch_end(self, epoch: int) -> None:
+        """Nothing."""
+
+    def step_begin(self, step: int) -> None:
+        """New widths."""
+        self.steps.append(step)
+        self.net.set_widths(random_widths(self.net.spec, self.rng))
 
 
 def relative_error(found: Any, expected: Any) -> float:
@@ -183,6 +217,48 @@ class BackendTestCase(ABC):
             for axis, kept in axes.items():
                 gone = np.setdiff1d(np.arange(state[name].shape[axis]), kept)
                 assert not np.take(state[name], gone, axis=axis).any(), name
+
+    def test_a_pruning_net_computes_what_the_network_cut_to_its_widths_does(self) -> None:
+        analysis = self.analysis()
+        net = self.backend.pruning_net(analysis, hidden=8, seed=1)
+        whole = replace(analysis, model=self.backend.clone(analysis.model))
+        rng, seen = np.random.default_rng(0), []
+        for _ in range(2):
+            widths = random_widths(net.spec, rng)
+            net.set_widths(widths)
+            seen.append(net.weights())
+            self.backend.set_state(whole.model, seen[-1])
+            small = self.backend.apply(whole, net.spec.plan(analysis.coupling, widths), check=False)
+            expected = self.backend.predict(small, analysis.example)
+            assert relative_error(self.backend.predict(net, analysis.example), expected) < 1e-5
+            full = self.backend.predict(whole.model, analysis.example)
+            assert relative_error(full, expected) > 1e-3, "the widths changed nothing: the test is blind"
+        made = [w.name for w in net.spec.weights]
+        assert made and not any(np.array_equal(seen[0][n], seen[1][n]) for n in made), "weights must follow the widths"
+        again, other = (self.backend.pruning_net(analysis, hidden=8, seed=seed) for seed in (1, 2))
+        for each in (again, other):
+            each.set_widths(widths)
+        assert all(np.array_equal(again.weights()[n], value) for n, value in seen[-1].items())
+        assert not any(np.array_equal(other.weights()[n], seen[-1][n]) for n in made)
+        self.backend.set_state(other, self.backend.get_state(net))
+        assert all(np.array_equal(other.weights()[n], value) for n, value in seen[-1].items())
+
+    def test_a_pruning_net_learns_at_random_widths(self) -> None:
+        analysis = self.analysis()
+        untouched = self.backend.get_state(analysis.model)
+        net = self.backend.pruning_net(analysis, hidden=8)
+        before = self.backend.get_state(net)
+        callback = RandomWidths(net)
+        recipe = Recipe(epochs=8, lr=0.05, schedule="constant", seed=0)
+        history = self.backend.fit(net, self.loader(), recipe, callbacks=[callback]).history
+        assert callback.steps == list(range(16)), "step_begin counts the steps of the whole training"
+        losses = [line["loss"] for line in history]
+        assert np.mean(losses[-3:]) < np.mean(losses[:3])
+        after = self.backend.get_state(net)
+        still = [n for n in before if n.startswith("generators.") and np.array_equal(before[n], after[n])]
+        assert not still, "every generator must be trained"
+        now = self.backend.get_state(analysis.model)
+        assert all(np.array_equal(untouched[n], now[n]) for n in untouched)
 
     def test_recalibrated_statistics_do_not_depend_on_where_they_began(self) -> None:
         model, example = self.build()

@@ -12,11 +12,11 @@ from prunekit.core.errors import ConfigError, DataError, TrainingError
 from prunekit.core.logs import Bar, RunLog, progress
 from prunekit.core.recipe import FitResult, Recipe, lr_curve
 
-__all__ = ["Callback", "Step", "check_shapes", "check_teacher", "run_training", "steps_of"]
+__all__ = ["Callback", "Step", "StepCallback", "check_shapes", "check_teacher", "run_training", "steps_of"]
 
-Step = Callable[[Any, float], tuple[Any, Any, int]]
-"""One optimizer step on a batch at a learning rate: (mean loss, right answers, examples). The first two
-may be the framework's own scalars; they are turned into floats now and then, not at every step."""
+Step = Callable[[Any, float], tuple[Any, Any, Any]]
+"""One optimizer step on a batch at a learning rate: (mean loss, right answers, examples). They may be the
+framework's own scalars; these are turned into floats now and then, not at every step."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -24,13 +24,23 @@ _LOOK_EVERY = 20  # reading a loss waits for an accelerator
 
 
 class Callback(Protocol):
-    """What a training calls at the borders of an epoch; epochs count from 1."""
+    """What a training calls at the borders of an epoch; epochs count from 1.
+
+    One that has a method ``step_begin(step)`` besides (:class:`StepCallback`) is called before every step, too.
+    """
 
     def epoch_begin(self, epoch: int) -> object:
         """Before the first step of an epoch."""
 
     def epoch_end(self, epoch: int) -> object:
         """After the last step of an epoch, before validation."""
+
+
+class StepCallback(Callback, Protocol):
+    """A callback that is also called before every step: a search may draw new widths there."""
+
+    def step_begin(self, step: int) -> object:
+        """Before a step, when its batch has been drawn; steps count from 0 over the whole training."""
 
 
 def run_training(
@@ -53,7 +63,7 @@ def run_training(
         step: The framework's part.
         validate: Called after every epoch; its figures enter the history with ``val_`` before them.
         shapes: The parameters' shapes, asked for before and after every epoch: they must stay.
-        callbacks: Called at the borders of epochs.
+        callbacks: Called at the borders of epochs, and before every step where they have ``step_begin``.
         log: Gets an ``epoch`` line per epoch and TensorBoard curves.
         show: Whether to show progress.
 
@@ -64,6 +74,7 @@ def run_training(
     per_epoch = steps_of(loader, recipe)
     rates = lr_curve(recipe, per_epoch)
     before = shapes() if shapes else {}
+    begins = [callback.step_begin for callback in callbacks if hasattr(callback, "step_begin")]
     history: list[dict[str, float]] = []
     begin = time.monotonic()
     with seeded(recipe.seed), progress("training", len(rates), show=show) as bar:
@@ -75,7 +86,7 @@ def run_training(
                 callback.epoch_begin(epoch)
             if shapes:
                 check_shapes(before, shapes())
-            figures = _run_epoch(loader, part.tolist(), step, bar, (epoch - 1) * per_epoch)
+            figures = _run_epoch(loader, part.tolist(), step, bar, (epoch - 1) * per_epoch, begins)
             for callback in callbacks:
                 callback.epoch_end(epoch)
             if shapes:
@@ -143,15 +154,23 @@ def check_teacher(recipe: Recipe, teacher: object) -> None:
 
 
 def _set_epoch(loader: Iterable[Any], epoch: int) -> None:
-    for part in (loader, getattr(loader, "sampler", None)):
+    groups = getattr(loader, "batch_sampler", None)
+    for part in (loader, getattr(loader, "sampler", None), groups, getattr(groups, "sampler", None)):
         setter = getattr(part, "set_epoch", None)
         if setter is not None:
             setter(epoch)
 
 
-def _run_epoch(loader: Iterable[Any], rates: Sequence[float], step: Step, bar: Bar, first: int) -> dict[str, float]:
+def _run_epoch(
+    loader: Iterable[Any],
+    rates: Sequence[float],
+    step: Step,
+    bar: Bar,
+    first: int,
+    begins: Sequence[Callable[[int], object]],
+) -> dict[str, float]:
     batches: Iterator[Any] = iter(loader)
-    waiting: list[tuple[Any, Any, int]] = []
+    waiting: list[tuple[Any, Any, Any]] = []
     loss = right = seen = 0.0
     for i, rate in enumerate(rates):
         try:
@@ -161,6 +180,8 @@ def _run_epoch(loader: Iterable[Any], rates: Sequence[float], step: Step, bar: B
                 f"a loader must give as many batches as its length or the recipe's steps_per_epoch says, got {i} "
                 f"instead of {len(rates)}; lower steps_per_epoch, or give a loader that can be iterated again"
             ) from None
+        for begin in begins:
+            begin(first + i)
         waiting.append(step(batch, rate))
         if len(waiting) == _LOOK_EVERY or i + 1 == len(rates):
             for at, (mean, correct, count) in enumerate(waiting, start=i + 1 - len(waiting)):
@@ -170,7 +191,8 @@ def _run_epoch(loader: Iterable[Any], rates: Sequence[float], step: Step, bar: B
                         f"the loss must stay finite, got {value} at step {first + at + 1} with a learning rate "
                         f"of {rates[at]:.3g}; lower lr, add warmup_epochs or set grad_clip"
                     )
-                loss, right, seen = loss + value * count, right + float(correct), seen + count
+                number = float(count)
+                loss, right, seen = loss + value * number, right + float(correct), seen + number
             bar.advance(len(waiting), loss=loss / seen)
             waiting.clear()
     return {"loss": loss / seen, "top1": right / seen}
