@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-EXTRAS := torch,mindspore,onnx,rl,report,log,test
+EXTRAS := torch,mindspore,onnx,ray,rl,report,log,test
 KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
 READY := .venv/.ready-$(KEY)
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, InstanceOf, field_validator, model_validator
 
 from prunekit.cli._yaml import parse
+from prunekit.cli.vega import is_vega, translate
 from prunekit.core._names import nearest
 from prunekit.core.budget import METRICS, Budget, alignment
 from prunekit.core.errors import ConfigError
@@ -21,6 +22,7 @@ from prunekit.core.settings import Section, check
 __all__ = [
     "METHODS",
     "DataSection",
+    "ExecutorSection",
     "ExportSection",
     "LatencySection",
     "MethodSection",
@@ -89,8 +91,8 @@ class MethodSection(Section):
     """How to prune.
 
     Attributes:
-        name: ``uni_pruning``, ``eagle_eye``, ``channel_pruning``, ``prune`` (once, by importance and budget),
-            ``none``, or an algorithm that another package registers.
+        name: ``uni_pruning``, ``eagle_eye``, ``channel_pruning``, ``prune_ea``, ``meta_pruning``, ``prune`` (once, by
+            importance and budget), ``none``, or an algorithm that another package registers.
         keys: The method's own keys, written beside ``name``.
     """
 
@@ -193,6 +195,8 @@ METHODS = {
     "uni_pruning": "soft pruning of groups of channels during fine-tuning (UniPruning)",
     "eagle_eye": "random networks within a budget, scored once their batch norms are adapted (EagleEye)",
     "channel_pruning": "channels chosen by LASSO, weights fitted again; ratios uniform, listed or searched",
+    "prune_ea": "channels as bits, evolved towards the Pareto front of accuracy and cost by NSGA-III (PruneEA)",
+    "meta_pruning": "widths bred by evolution, scored with generated weights, trained from scratch (MetaPruning)",
     "prune": "one cut by importance and budget, then fine-tuning",
     "none": "no pruning: the same steps, for comparison",
 }
@@ -224,6 +228,45 @@ class LatencySection(Section):
     warmup: Annotated[int, Field(ge=0)] = 10
 
 
+class ExecutorSection(Section):
+    """Where a search evaluates its candidates; a plain name stands for a section that holds it alone.
+
+    Attributes:
+        name: ``local`` in the process of the run, ``processes`` in others of the same machine, ``ray`` on a cluster.
+        workers: Candidates evaluated at a time; by default as many as there are cores for.
+        threads: Threads of one evaluation; by default an even share of the cores, all of them for ``local``, and one
+            where candidates are trained: the last digits of a training depend on it.
+        address: Ray cluster to join, ``auto`` or ``host:port``; by default Ray is started on this machine.
+        device: ``cuda`` has every worker evaluate on a GPU.
+    """
+
+    name: Literal["local", "processes", "ray"] = "local"
+    workers: Count | None = None
+    threads: Count | None = None
+    address: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _fits(self) -> ExecutorSection:
+        if self.address is not None:
+            if self.name != "ray":
+                raise ConfigError(f"only ray has an address, got {self.address!r} for {self.name}; use name: ray")
+            host, _, port = self.address.rpartition(":")
+            if self.address != "auto" and not (host and "/" not in host and port.isdecimal()):
+                raise ConfigError(f"address must be auto or host:port, got {self.address!r}; e.g. 10.0.0.5:6379")
+        if self.name == "local":
+            if self.workers not in (None, 1):
+                raise ConfigError(f"local has one worker, got workers={self.workers}; use name: processes")
+            if self.device != "cpu":
+                raise ConfigError(f"device goes with workers, got {self.device} for local; use name: processes or ray")
+        return self
+
+
 class RunConfig(Section):
     """A whole run.
 
@@ -237,6 +280,7 @@ class RunConfig(Section):
         finetune: Recipe of the training in which, or after which, the network is pruned.
         recover: Recipe of a further training of the smaller network.
         recalibrate: Batches over which batch norm statistics are taken anew after cutting; 0 leaves them.
+        executor: Where a search evaluates its candidates.
     """
 
     backend: str = "torch"
@@ -251,6 +295,7 @@ class RunConfig(Section):
     finetune: RecipeSection = Recipe()
     recover: RecipeSection = Recipe(epochs=0)
     recalibrate: Annotated[int, Field(ge=0)] = 100
+    executor: ExecutorSection = ExecutorSection()
     export: ExportSection = ExportSection()
     latency: LatencySection = LatencySection()
 
@@ -266,6 +311,12 @@ class RunConfig(Section):
             if isinstance(recipe, Mapping):
                 seeded[name] = {"seed": data.get("seed", 0), **recipe}
         return seeded
+
+    @model_validator(mode="after")
+    def _movable(self) -> RunConfig:
+        if self.executor.device == "cuda" and self.backend == "mindspore":
+            raise ConfigError("executor.device must be cpu for mindspore, got cuda; use backend: torch")
+        return self
 
     @field_validator("weights", "out")
     @classmethod
@@ -291,7 +342,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration.
 
     Args:
-        source: A YAML file, or the name of a ready one.
+        source: A YAML file, also Vega's own for PruneEA, or the name of a ready one.
         overrides: ``"section.key=value"`` each, the value in YAML.
 
     Raises:
@@ -301,6 +352,8 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     data = parse(text, str(source))
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must hold sections of keys and values, got {type(data).__name__}; see the configs")
+    if is_vega(data):
+        data = translate(data, RunConfig.model_fields)
     for override in overrides:
         _override(data, override)
     if data.get("out") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from prunekit.core.errors import ConfigError, InputError
 from prunekit.core.registry import get_backend
 from prunekit.core.settings import check, first_difference
 
-__all__ = ["Job", "identity", "open_run", "prepare", "read_config", "settle"]
+__all__ = ["Job", "identity", "open_run", "prepare", "read_config", "refuse_distributed", "settle"]
 
 _FREE = ("out", "cache", "executor", "latency")
 """Sections that may be changed when a run is continued: what is found does not follow from them."""
@@ -104,6 +105,22 @@ def identity(config: RunConfig) -> dict[str, Any]:
     data = config.to_mapping()
     data["data"].pop("workers", None)
     return {key: value for key, value in data.items() if key not in _FREE}
+
+
+def refuse_distributed() -> None:
+    """Make sure that a command is not one of several processes of a launcher, which would write one folder.
+
+    Raises:
+        ConfigError: It is; ``torchrun`` and ``msrun`` tell by the environment.
+    """
+    for variable, needs in (("WORLD_SIZE", "RANK"), ("MS_WORKER_NUM", "MS_ROLE")):
+        count = os.environ.get(variable, "")
+        if needs in os.environ and count.isdigit() and int(count) > 1:
+            raise ConfigError(
+                f"a command must be one process, got {variable}={count} from a launcher such as torchrun or msrun; "
+                "start it without, and let `executor` share its work; to train by several processes write a script "
+                "with prune and fit of the backend (examples/finetune_torchrun.py)"
+            )
 
 
 def read_config(folder: str | Path) -> RunConfig:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from prunekit.core.errors import MissingDependencyError, OutputError
 
-__all__ = ["Bar", "RunLog", "progress"]
+__all__ = ["Bar", "RunLog", "hush", "progress"]
 
 
 class RunLog:
@@ -171,6 +171,13 @@ class _SilentBar(Bar):
 _lock = threading.Lock()
 _shared: list[Progress] = []  # one live display per terminal: jobs within jobs add their bars to it
 _users = 0
+_hushed = False
+
+
+def hush() -> None:
+    """Show no progress in this process from now on: it works for another one, which shows its own."""
+    global _hushed
+    _hushed = True
 
 
 @contextlib.contextmanager
@@ -188,7 +195,7 @@ def progress(label: str, total: int, *, every: float = 10.0, show: bool = True) 
         every: Seconds between plain lines.
         show: False shows nothing.
     """
-    if not show:
+    if not show or _hushed:
         yield _SilentBar()
         return
     bars = _acquire() if sys.stderr.isatty() else None

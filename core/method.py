@@ -86,9 +86,16 @@ class SearchMethod(ABC):
     """Its keys."""
     strategies: ClassVar[bool] = False
     """Whether it leaves strategies to choose from, so that `prunekit search` makes sense."""
+    trained: ClassVar[bool] = True
+    """Whether it needs the base network trained; if not, what it finds is trained from scratch."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.settings: Any = check(self.Settings, dict(config or {}), f"keys of {self.name}")
+
+    @property
+    def trains_candidates(self) -> bool:
+        """Whether an evaluation trains: its last digits then depend on the number of threads."""
+        return False
 
     @abstractmethod
     def check(self, coupling: Coupling, *, model: str = "") -> None:
@@ -113,6 +120,14 @@ class SearchMethod(ABC):
         Raises:
             DataError: There are too few batches.
         """
+
+    def train(self, task: Task) -> dict[str, Any]:
+        """Train what the search needs beside the network itself, and leave it in the task's folder for ``run``.
+
+        Returns:
+            How it was trained: plain data.
+        """
+        raise NotImplementedError(f"{self.name} trains nothing of its own")
 
     def evaluation(self, task: Task) -> Evaluation:
         """What scores this method's requests; made once in every process that evaluates.

@@ -56,6 +56,15 @@ def good(tmp_path: Path) -> Path:
         ("method={name: prune, macs: 0.5, skope: layer}", ["'skope'", "did you mean 'scope'?"]),
         ("method={name: prune, macs: 0.5, scope: locl}", ["'locl'"]),
         ("method={name: none, macs: 0.5}", ["'macs'"]),
+        ("executor=procsses", ["executor must be a known name", "did you mean 'processes'?"]),
+        ("executor=3", ["executor must be a section", "got 3"]),
+        ("executor={name: processes, wrkers: 2}", ["'executor.wrkers'", "did you mean 'workers'?"]),
+        ("executor={name: processes, workers: 0}", ["executor.workers must be at least 1", "0"]),
+        ("executor={workers: 3}", ["local has one worker", "workers=3", "processes"]),
+        ("executor={name: processes, address: auto}", ["only ray has an address", "'auto'", "name: ray"]),
+        ("executor={name: ray, address: 'ray://host:1'}", ["address must be auto or host:port", "'ray://host:1'"]),
+        ("executor={name: local, device: cuda}", ["device goes with workers", "cuda", "processes"]),
+        ("executor={name: ray, device: gpu}", ["executor.device must be a known name", "'gpu'"]),
     ],
 )
 def test_a_mistake_is_named(good: Path, change: str, parts: list[str]) -> None:
@@ -109,3 +118,16 @@ def test_a_ready_configuration_survives_being_written_out(name: str, tmp_path: P
 
 def test_yaml_reads_numbers_with_exponents() -> None:
     assert parse("[1e-3, 1E5, -2e+1, 1.5e3, e3, 1e]", "test") == [1e-3, 1e5, -20.0, 1500.0, "e3", "1e"]
+
+
+@pytest.mark.parametrize("text", ["processes", "{name: ray, workers: 3, address: 'host:6379', device: cuda}"])
+def test_an_executor_survives_the_round_trip(text: str, good: Path, tmp_path: Path) -> None:
+    config = load_config(good, [f"executor={text}"])
+    assert config.executor.name == ("processes" if text == "processes" else "ray")
+    (tmp_path / "again.yml").write_text(dump(config.to_mapping()))
+    assert load_config(tmp_path / "again.yml") == config
+
+
+def test_mindspore_has_no_gpu_workers(good: Path) -> None:
+    with pytest.raises(ConfigError, match="executor.device must be cpu for mindspore, got cuda; use backend: torch"):
+        load_config(good, ["executor={name: processes, device: cuda}", "backend=mindspore"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+
+from threadpoolctl import threadpool_limits
 
 from prunekit.core.candidates import Evaluation, Request
 
@@ -87,9 +90,16 @@ class Executor(ABC):
 
 
 class LocalExecutor(Executor):
-    """Evaluates in this process."""
+    """Evaluates in this process.
 
-    def __init__(self) -> None:
+    Args:
+        threads: Threads of an evaluation; None leaves what the process has. Training gives the same bits for equal
+            counts only. It is obeyed by what runs on OpenMP or a BLAS, as PyTorch does; MindSpore, whose results do
+            not depend on the count, keeps threads of its own.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads
         self._make: Callable[[], Evaluation] | None = None
         self._worker: Worker | None = None
 
@@ -104,7 +114,9 @@ class LocalExecutor(Executor):
                 if self._make is None:
                     raise RuntimeError("prepare comes before map")
                 self._worker = Worker(self._make())
-            yield position, self._worker(request)
+            with contextlib.nullcontext() if self.threads is None else threadpool_limits(self.threads):
+                result = self._worker(request)
+            yield position, result
 
     def close(self) -> None:
         """Let go of what evaluates."""
