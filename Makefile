@@ -16,8 +16,8 @@ help:
 	@echo "make slow      the long tests"
 	@echo "make lint      ruff and mypy only"
 	@echo "make data      install Fashion-MNIST, which demo and tests use where it is there"
-	@echo "make bench     what analysis, pruning and evaluation cost, beside rivals"
-	@echo "make accuracy  how accurate pruned networks are, method by method, beside Torch-Pruning (an hour)"
+	@echo "make bench     what analysis, pruning, evaluation and searches cost, beside rivals"
+	@echo "make accuracy  how accurate pruned networks are, method by method, beside rivals and chance (two hours)"
 	@echo "make clean     remove what builds and runs leave behind; .venv and data stay"
 
 venv: $(READY)
@@ -50,10 +50,13 @@ bench: $(READY)
 	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/uni_pruning.py
 	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/search.py
 
 accuracy: $(READY)
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/eagle_eye.py
+	$(BIN)/python benchmarks/prune_ea.py
+	$(BIN)/python benchmarks/meta_pruning.py
 
 clean:
 	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

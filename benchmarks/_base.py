@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from prunekit.cli.base import get_base
@@ -28,5 +29,5 @@ def base_network(*changes: str, config: str = "quickstart") -> tuple[Job, Analys
         print(text, file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder, RunLog(folder) as log:
-        model = get_base(job, log, say).model
+        model = get_base(job, Path(folder), log, say).model
     return job, analyse(job.backend, model, job.example())

@@ -37,7 +37,7 @@ class Proposal:
     @cached_property
     def key(self) -> str:
         """A hash of the network and of how it is evaluated."""
-        text = json.dumps(dict(self.options), sort_keys=True).encode()
+        text = json.dumps(dict(self.options), sort_keys=True).encode() if self.options else b"{}"
         return hashlib.sha256(np.asarray(self.vector, dtype=np.float64).tobytes() + text).hexdigest()[:32]
 
 

@@ -88,7 +88,7 @@ class Ledger:
                 continue
             self._numbers[proposal.key] = len(self._numbers)
             fresh.append(proposal)
-            found = self.study.get(proposal.key)
+            found = self.study.get(proposal.key, proposal.vector)
             if found is not None:
                 self._known[proposal.key] = found
         missing = [p for p in fresh if p.key not in self._known]

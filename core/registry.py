@@ -25,6 +25,8 @@ _ALGORITHMS: Mapping[str, str] = {
     "uni_pruning": "prunekit.algorithms.uni_pruning:UniPruning",
     "eagle_eye": "prunekit.algorithms.eagle_eye:EagleEye",
     "channel_pruning": "prunekit.algorithms.channel_pruning:ChannelPruning",
+    "prune_ea": "prunekit.algorithms.prune_ea:PruneEA",
+    "meta_pruning": "prunekit.algorithms.meta_pruning:MetaPruning",
 }
 _BACKEND_GROUP = "prunekit.backends"
 _ALGORITHM_GROUP = "prunekit.algorithms"

@@ -16,7 +16,11 @@ _ROUNDS = 40
 
 
 def shift_to_budget(
-    vectors: FloatArray, low: float, high: float, figure: Callable[[FloatArray], NDArray[Any]], target: float
+    vectors: FloatArray,
+    low: float,
+    high: float,
+    figure: Callable[[FloatArray], NDArray[Any]],
+    target: float | FloatArray,
 ) -> FloatArray:
     """Move each vector so that it costs as nearly as can be what it should, its entries staying within limits.
 
@@ -29,7 +33,7 @@ def shift_to_budget(
         low: Least value of an entry.
         high: Most.
         figure: Cost of vectors, ``(n,)``; it rises with every entry, or falls with every one.
-        target: The cost to reach.
+        target: The cost to reach, for all or for each, ``(n,)``.
 
     Returns:
         The moved vectors, ``(n, length)``. Where the target is out of reach, the nearest that is not.

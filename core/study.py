@@ -134,10 +134,15 @@ class Study:
         )  # fmt: skip
         self._write(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", row)
 
-    def get(self, key: str) -> Candidate | None:
-        """The candidate of that key, if it was scored."""
+    def get(self, key: str, vector: tuple[float, ...] | None = None) -> Candidate | None:
+        """The candidate of that key, if it was scored.
+
+        Args:
+            key: As given to :meth:`add`.
+            vector: Its vector, where it is known: a long one takes longer to read than all the rest.
+        """
         row = self._one(f"SELECT {_COLUMNS} FROM candidates WHERE key = ?", (key,))
-        return None if row is None else self._candidate(row)
+        return None if row is None else self._candidate(row, vector)
 
     def plan(self, index: int) -> PruningPlan:
         """The plan of a candidate.
@@ -257,11 +262,11 @@ class Study:
         with self._errors():
             self._connection.execute(statement, values)
 
-    def _candidate(self, row: tuple[Any, ...]) -> Candidate:
+    def _candidate(self, row: tuple[Any, ...], known: tuple[float, ...] | None = None) -> Candidate:
         try:
             index, vector, score, metrics, seconds, generation, seed = row
-            figures = json.loads(metrics)
-            return Candidate(index, tuple(json.loads(vector)), float(score), figures, seconds, generation, seed)
+            found = tuple(json.loads(vector)) if known is None else known
+            return Candidate(index, found, float(score), json.loads(metrics), seconds, generation, seed)
         except (ValueError, TypeError) as error:
             raise StudyError(
                 f"a candidate must be what a search wrote, got a changed one in {self.path} ({error})"

@@ -50,6 +50,15 @@ SHRUNK = {
     # ResNet-50 on five tiny batches does not learn by ImageNet's rates
     "channel_pruning_resnet50": ["training.lr=0.001", "finetune.lr=0.001"],
     "eagle_eye_resnet50": ["training.lr=0.001", "finetune.lr=0.001"],
+    "prune_ea": [
+        *("method.random_models=4", "method.num_individual=4", "method.num_generation=1"),
+        *("method.bn_batches=2", "method.train_front=1"),
+    ],
+    "meta_pruning": [
+        *("method.training.epochs=1", "method.training.lr=0.02", "method.hidden=2", "method.population=4"),
+        *("method.generations=2", "method.mutations=2", "method.crossovers=1", "method.top_k=2", "method.bn_batches=2"),
+    ],
+    "meta_pruning_resnet50": ["method.flops_range=[0.3, 0.5]", "training.lr=0.001", "finetune.lr=0.001"],
     "channel_pruning": ["method.cp_nb_batches=2", "method.cp_nb_rlouts=3", "method.cp_nb_rlouts_min=1"],
 }
 

@@ -81,5 +81,5 @@ print(*list_algorithms())
 print(get_algorithm("theirs").name, get_algorithm("uni_pruning").name)
 """
     done = python(code, tmp_path, str(tmp_path))
-    names = "channel_pruning eagle_eye theirs uni_pruning"
+    names = "channel_pruning eagle_eye meta_pruning prune_ea theirs uni_pruning"
     assert done.stdout.splitlines() == [names, "theirs uni_pruning"], done.stderr

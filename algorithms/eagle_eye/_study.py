@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import numpy as np
-
+from prunekit.algorithms.correlation_study import train_each
 from prunekit.algorithms.evaluation import Evaluator
 from prunekit.core.candidates import Candidate
 from prunekit.core.correlation import correlate
 from prunekit.core.encoding import PruningRateEncoding
 from prunekit.core.method import Task
 
-__all__ = ["spread", "study"]
-
-
-def spread(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """So many candidates, evenly placed in the order of their scores, from the best to the worst."""
-    order = sorted(candidates, key=lambda c: (-c.score, c.index))
-    return [order[k] for k in np.linspace(0, len(order) - 1, count).round().astype(int)]
+__all__ = ["study"]
 
 
 def study(
@@ -56,13 +48,10 @@ def study(
         tuned = backend.evaluate(small, task.loaders.test)["top1"]
         return {"index": candidate.index, "score": score, "unadapted": unadapted, "fine_tuned": tuned}
 
-    lines: list[dict[str, Any]] = []
-    for place, candidate in enumerate(chosen, start=1):
-        lines.append(task.study.once("correlation", candidate.index, partial(tune, candidate)))
-        task.say(
-            f"correlation {place}/{len(chosen)}: strategy index:{candidate.index}, score:{lines[-1]['score']:.3f}, "
-            f"fine-tuned:{lines[-1]['fine_tuned']:.3f}"
-        )
+    def line(found: dict[str, float]) -> str:
+        return f"strategy index:{found['index']}, score:{found['score']:.3f}, fine-tuned:{found['fine_tuned']:.3f}"
+
+    lines = train_each(task, chosen, tune, line)
     tuned_all = [line["fine_tuned"] for line in lines]
     return {
         "epochs": epochs,

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.algorithms.correlation_study import spread
 from prunekit.algorithms.eagle_eye._search import Rung, Scorer, breed, halve, score_all
 from prunekit.algorithms.eagle_eye._settings import EagleEyeSettings
 from prunekit.algorithms.eagle_eye._space import Space
-from prunekit.algorithms.eagle_eye._study import spread, study
+from prunekit.algorithms.eagle_eye._study import study
 from prunekit.algorithms.evaluation import Evaluator, check_batches, count_batches, held_batches
 from prunekit.core.batches import Loaders
 from prunekit.core.candidates import Candidate, Evaluation

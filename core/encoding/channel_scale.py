@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -62,6 +63,31 @@ class ChannelScaleEncoding(WidthEncoding):
                 )
             result[:, position] = kept[:, 0]
         return result
+
+    @cached_property
+    def choices(self) -> IntArray:
+        """Which free choice each id belongs to, ``(length,)``: ids of one group, which must agree, share one."""
+        of = list(range(self.length))
+        for genes in self._ids.values():
+            together = {of[gene] for gene in genes}
+            of = [min(together) if choice in together else choice for choice in of]
+        return np.unique(of, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    def canonical(self, vectors: ArrayLike) -> IntArray:
+        """The canonical forms, ``(n, length)``, of a population: the lowest id of each width."""
+        ids = self._table(vectors, 0, len(SCALES) - 1, np.int64)
+        result: IntArray = self._lowest[np.arange(self.length), ids]
+        return result
+
+    @cached_property
+    def _lowest(self) -> IntArray:
+        """The lowest id that gives the widths of each id, ``(length, 31)``."""
+        table = np.empty((self.length, len(SCALES)), dtype=np.int64)
+        for gene, groups in enumerate(self._genes):
+            options = np.maximum(self.coupling.widths[groups][:, None] * _PERCENT // 100, 1)
+            changes = np.concatenate([[True], (np.diff(options, axis=1) != 0).any(axis=0)])  # widths never fall
+            table[gene] = np.maximum.accumulate(np.where(changes, np.arange(len(SCALES)), 0))
+        return table
 
     def encode(self, plan: PruningPlan) -> IntArray:
         """The lowest id of each gene that gives the plan's widths."""

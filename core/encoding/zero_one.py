@@ -101,7 +101,14 @@ class ZeroOneEncoding(Encoding):
             result[:, position] = mask.sum(axis=1)
         return result
 
-    def _masks(self, bits: IntArray) -> dict[int, NDArray[np.bool_]]:
+    def repair_all(self, vectors: ArrayLike) -> NDArray[np.bool_]:
+        """The canonical form, ``(n, length)``, of each vector of a population; what is kept is True."""
+        array = np.asarray(vectors)
+        whole = array.dtype == np.bool_ and array.ndim == 2 and array.shape[1] == self.length
+        masks = self._masks(array if whole else self._table(vectors, 0, 1, np.int64))
+        return np.concatenate([masks[position] for position in self._groups], axis=1)
+
+    def _masks(self, bits: NDArray[Any]) -> dict[int, NDArray[np.bool_]]:
         """What is kept of each group, ``(n, size)`` by position: segments united, empty ones repaired."""
         masks: dict[int, NDArray[np.bool_]] = {}
         for start, stop, position in zip(self._starts[:-1], self._starts[1:], self._groups, strict=True):
