@@ -74,7 +74,8 @@ class Bench:
             "warmup_epochs": 0.5, "channels_last": True,
         }  # fmt: skip
         keys = {
-            "flops_range": [int(0.93 * most), most], "training": training, "population": o.population,
+            "flops_range": [int(0.93 * most), most], "training": training, "samples": o.samples,
+            "population": o.population,
             "generations": o.generations, "keep": o.population, "top_k": max(2, o.population // 4),
             "mutations": o.population // 2, "crossovers": o.population // 2, "bn_batches": 10,
             "correlation": o.correlation if self.seed == 0 else 0,
@@ -151,6 +152,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, value in (("epochs", 5.0), ("lr", 0.2), ("net-epochs", 6.0), ("net-lr", 0.1)):
         parser.add_argument(f"--{name}", type=float, default=value)
+    parser.add_argument("--samples", default="budget", choices=["all", "budget"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--join", type=Path, nargs="+", default=[], help="files of --json to show as one table")

@@ -157,6 +157,25 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@app.command("train")
+def train_command(
+    config: Config,
+    backend: Backend = None,
+    out: Out = None,
+    changes: Changes = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Train MetaPruning's PruningNet alone: `prunekit search` takes it by --set method.pruning_net=DIR/pruning_net."""
+    with _clear_errors(), _notes(), _stoppable():
+        from prunekit.cli.meta import train
+
+        _one_of(overwrite, resume)
+        settings = _settings(config, backend, out, changes)
+        train(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=_say)
+        print(f"PruningNet: {settings.out}/pruning_net")
+
+
 @app.command("search")
 def search_command(
     config: Config,
@@ -315,22 +334,45 @@ def export_command(
 
 
 @app.command("report")
-def report_command(folder: Folder) -> None:
-    """Write report.html of a run anew, or of a search."""
+def report_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run or a search, finished or at work.")],
+    format: Annotated[str, typer.Option("--format", help="html, md, csv (candidates, or widths) or json.")] = "html",
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="File to write.")] = None,
+) -> None:
+    """Write report.html of a run or a search, also while it works; or print the report as text."""
     with _clear_errors():
-        from prunekit.cli.report import write_report
+        from prunekit.cli.report import report_text, write_report
+        from prunekit.core._files import write_atomic
 
-        print(write_report(folder))
+        if format == "html":
+            print(write_report(folder, output))
+            return
+        text = report_text(folder, format)
+        if output is not None:
+            print(write_atomic(output, text))
+        else:  # bytes: the ends of lines are those of the format
+            typer.echo(text.encode(), nl=False)
 
 
 @app.command("evaluate")
 def evaluate_command(
-    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run, or of a search.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    top: Annotated[int | None, typer.Option("--top", metavar="N", help="The search's N-th best vector.")] = None,
+    vector: Annotated[str | None, typer.Option("--vector", metavar="IDS", help="A vector: '18, 23, 2'.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Load the pruned network of a run and test it."""
-    with _clear_errors():
+    """Load the pruned network of a run and test it; or train the network of a vector of MetaPruning's from scratch."""
+    with _clear_errors(), _notes(), _stoppable():
         from prunekit.cli.evaluate import evaluate_run, inference_report
+        from prunekit.cli.meta import vector_config
 
+        if top is not None or vector is not None:
+            _run(vector_config(folder, top=top, vector=vector, out=out), overwrite)
+            return
+        if out is not None:
+            raise InputError("--out is where the network of a vector goes, got no vector; add --top 1 or --vector IDS")
         if as_json:
             print(json.dumps(evaluate_run(folder)))
             return

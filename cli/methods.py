@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from prunekit.cli.config import PruneKeys
+from prunekit.cli.config import PruneKeys, RunConfig
 from prunekit.cli.job import Job, identity
+from prunekit.cli.workers import make_executor
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
 from prunekit.core.errors import ConfigError
-from prunekit.core.executor import LocalExecutor
+from prunekit.core.executor import Executor
 from prunekit.core.logs import RunLog
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.plan import PruningPlan
@@ -25,7 +26,7 @@ from prunekit.core.recipe import Recipe
 from prunekit.core.registry import get_algorithm, list_algorithms
 from prunekit.core.study import STUDY_FILE, Study
 
-__all__ = ["Bench", "Method", "prepare_method", "prepare_search"]
+__all__ = ["Bench", "Method", "prepare_method", "prepare_search", "prepare_training", "trains_base"]
 
 
 @dataclass
@@ -131,16 +132,69 @@ def prepare_search(job: Job, folder: Path) -> tuple[Analysis, Callable[[Bench], 
         NothingToPruneError: No channel may be cut.
     """
     name = job.config.method.name
-    kind = get_algorithm(name) if name in list_algorithms() else None
-    if not (isinstance(kind, type) and issubclass(kind, SearchMethod) and kind.strategies):
+    kind = _kind(name)
+    if kind is None or not kind.strategies:
         raise ConfigError(
             f"method.name must be a search that leaves strategies, such as eagle_eye, got {name!r}; use `prunekit run`"
         )
+    analysis, method = _prepared(job, kind)
+    return analysis, lambda bench: _find(bench, analysis, method, folder)
+
+
+def prepare_training(job: Job, folder: Path) -> tuple[Analysis, Callable[[RunLog, Callable[[str], None]], dict]]:
+    """Analyse the network of a job and make sure that its method trains something of its own for it.
+
+    Args:
+        job: The job.
+        folder: Where that is left.
+
+    Returns:
+        The analysis of an untrained network, and the training, given a log and what tells the user.
+
+    Raises:
+        BudgetError: The budget of the search that is to come cannot be reached.
+        ConfigError: The method trains nothing of its own.
+        NothingToPruneError: No channel may be cut.
+    """
+    name = job.config.method.name
+    kind = _kind(name)
+    if kind is None or kind.train is SearchMethod.train:
+        raise ConfigError(
+            f"method.name must be one that trains a network of its own, such as meta_pruning, got {name!r}; use "
+            "`prunekit run`"
+        )
+    analysis, method = _prepared(job, kind)
+
+    def training(log: RunLog, say: Callable[[str], None]) -> dict:
+        config = job.config
+        return method.train(
+            Task(
+                analysis, job.loaders, model=config.model.name, folder=folder, finetune=config.finetune,
+                seed=config.seed, say=say, log=log, build=job.build,
+            )
+        )  # fmt: skip
+
+    return analysis, training
+
+
+def trains_base(job: Job) -> bool:
+    """Whether the search of a job starts from the trained base network."""
+    kind = _kind(job.config.method.name)
+    return kind is None or kind.trained
+
+
+def _kind(name: str) -> type[SearchMethod] | None:
+    """The class of a method that searches."""
+    kind = get_algorithm(name) if name in list_algorithms() else None
+    return kind if isinstance(kind, type) and issubclass(kind, SearchMethod) else None
+
+
+def _prepared(job: Job, kind: type[SearchMethod]) -> tuple[Analysis, SearchMethod]:
     analysis = analyse(job.backend, job.build(), job.example())
     check_prunable(analysis.coupling)
     method = kind(job.config.method.keys)
     _check(method, analysis, job)
-    return analysis, lambda bench: _find(bench, analysis, method, folder)
+    return analysis, method
 
 
 def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
@@ -151,7 +205,7 @@ def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
 def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:
     """Look for a plan."""
     job, config = bench.job, bench.job.config
-    with Study(folder / STUDY_FILE, identity(config)) as study, LocalExecutor() as executor:
+    with Study(folder / STUDY_FILE, identity(config)) as study, _executor(config, method, folder) as executor:
         outcome = method.run(
             Task(
                 _on(analysis, bench.base), job.loaders, model=config.model.name, folder=folder,
@@ -166,14 +220,23 @@ def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) 
     return outcome
 
 
+def _executor(config: RunConfig, method: SearchMethod, folder: Path) -> Executor:
+    # what is trained has the same last digits only where as many threads add them up
+    threads = config.executor.threads or (1 if method.trains_candidates else None)
+    return make_executor(
+        config.model_copy(update={"executor": config.executor.model_copy(update={"threads": threads})}), folder
+    )
+
+
 def _search(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> tuple[Any, PruningPlan]:
     """Look for a plan, cut, then fine-tune."""
     config = bench.job.config
     outcome = _find(bench, analysis, method, folder)
     small, plan = _cut(bench, outcome.analysis, outcome.plan)
     if config.finetune.epochs > 0:
-        bench.train("fine-tuning", small, outcome.finetune or config.finetune)
-        bench.test("fine-tuned", small)
+        how, done = ("fine-tuning", "fine-tuned") if method.trained else ("training from scratch", "trained")
+        bench.train(how, small, outcome.finetune or config.finetune)
+        bench.test(done, small)
     _recover(bench, small)
     return small, plan
 

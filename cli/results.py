@@ -12,13 +12,14 @@ from prunekit.core._files import read_text, write_atomic
 from prunekit.core.errors import InputError
 
 __all__ = [
-    "FORMAT", "FORMAT_VERSION", "SEARCH_FILE", "SEARCH_FORMAT", "TRAINING_FILE", "Row", "read_results", "read_search",
-    "read_training", "rows", "write_results", "write_search", "write_training",
+    "FORMAT", "FORMAT_VERSION", "RESULTS_FILE", "SEARCH_FILE", "SEARCH_FORMAT", "TRAINING_FILE", "Row",
+    "read_results", "read_search", "read_training", "rows", "write_results", "write_search", "write_training",
 ]  # fmt: skip
 
 FORMAT = "prunekit.results"
 FORMAT_VERSION = 1
 SEARCH_FORMAT = "prunekit.search"
+RESULTS_FILE = "results.json"
 SEARCH_FILE = "search.json"
 TRAINING_FORMAT = "prunekit.training"
 TRAINING_FILE = "training.json"
@@ -98,7 +99,7 @@ def write_results(folder: Path, results: Mapping[str, Any]) -> Path:
         OutputError: It cannot be written.
     """
     data = {"format": FORMAT, "version": FORMAT_VERSION, **results}
-    return write_atomic(folder / "results.json", json.dumps(data, indent=1))
+    return write_atomic(folder / RESULTS_FILE, json.dumps(data, indent=1))
 
 
 def write_search(folder: Path, found: Mapping[str, Any]) -> Path:
@@ -127,7 +128,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: The folder holds no finished run.
     """
-    return _read(folder, "results.json", FORMAT, "run")
+    return _read(folder, RESULTS_FILE, FORMAT, "run")
 
 
 def read_search(folder: Path) -> dict[str, Any]:

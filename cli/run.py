@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
-import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunekit.cli._folders import partial_folder, work_folder
 from prunekit.cli.base import Base, get_base
 from prunekit.cli.config import RunConfig
-from prunekit.cli.job import Job, refuse_distributed, settle
+from prunekit.cli.job import Job
 from prunekit.cli.methods import Bench, Method, prepare_method
 from prunekit.cli.report import require_matplotlib, write_report
-from prunekit.cli.results import read_results, write_results
+from prunekit.cli.results import RESULTS_FILE, read_results, write_results
+from prunekit.cli.work import Say, Work, at_work, find_done
 from prunekit.core._files import write_atomic
 from prunekit.core._timing import compare_latency
 from prunekit.core.analysis import Analysis, analyse
@@ -30,13 +26,7 @@ from prunekit.core.logs import RunLog
 from prunekit.core.plan import PruningPlan
 from prunekit.core.store import WEIGHTS_FILE
 
-__all__ = ["WORTH", "headline", "provenance", "run"]
-
-Say = Callable[[str], None]
-
-
-WORTH = ("original", "study.db", "pruning_net")
-"""What of a run's folder is worth going on with."""
+__all__ = ["run"]
 
 
 def run(
@@ -66,43 +56,21 @@ def run(
         PrunekitError: Something in the configuration, the data or the network does not work.
     """
     require_matplotlib()
-    refuse_distributed()
-    begin = time.monotonic()
-    target = Path(str(config.out)).expanduser()
-    if resume and (target / "results.json").is_file() and not partial_folder(target).exists():
-        settle(config, target)
-        say(f"the run in {target} is done")
-        return read_results(target)
-    with work_folder(target, overwrite=overwrite, resume=resume, worth=WORTH) as folder:
-        job = settle(config, folder)
-        with RunLog(folder) as log:
-            log.write("start", command=list(command), config=job.config.to_mapping())
-            analysis, method = prepare_method(job, folder)
-            say(headline(job, analysis))
-            results = _work(job, analysis, method, folder, log, say)
-            results["provenance"] = {
-                **provenance(job, command, time.monotonic() - begin), "device": results["latency"]["device"],
-            }  # fmt: skip
-            log.write("done", seconds=time.monotonic() - begin)
-        write_results(folder, results)
-        write_report(folder)
+    done = find_done(config, RESULTS_FILE, resume, say)
+    if done is not None:
+        return read_results(done)
+    with at_work(config, RESULTS_FILE, overwrite=overwrite, resume=resume, command=command, say=say) as work:
+        analysis, method = prepare_method(work.job, work.folder)
+        work.headline(analysis)
+        results = _results(work, analysis, method)
+        results["provenance"] = {**work.provenance(), "device": results["latency"]["device"]}
+        write_results(work.folder, results)
+        write_report(work.folder)
     return results
 
 
-def headline(job: Job, analysis: Analysis) -> str:
-    """What is about to be pruned, in one line."""
-    seen = Inspection.of(analysis, model=job.config.model.name)
-    half = next(row for row in seen.budgets if row.keep == 0.5) if seen.budgets else None
-    text = (
-        f"{seen.model} on {job.loaders.name or job.config.data.name}: {seen.params:,} parameters, {seen.macs:,} MACs, "
-        f"{len(seen.groups)} groups of channels can be cut, {len(seen.frozen)} must stay"
-    )
-    if half is not None and half.reached:
-        text += f"; half of the MACs, cut evenly, leaves {half.params:,} parameters"
-    return text
-
-
-def _work(job: Job, analysis: Analysis, method: Method, folder: Path, log: RunLog, say: Say) -> dict[str, Any]:
+def _results(work: Work, analysis: Analysis, method: Method) -> dict[str, Any]:
+    job, folder, log, say = work.job, work.folder, work.log, work.say
     base = get_base(job, folder, log, say)
     write_atomic(folder / "inspection.json", json.dumps(Inspection.of(analysis, model=job.config.model.name).to_dict()))
     bench = Bench(job, log, say, base.model, [{"stage": "base", **line} for line in base.history])
@@ -205,21 +173,3 @@ def _sizes(folder: Path, checked: dict[str, str]) -> list[dict[str, Any]]:
         {"path": name, "bytes": (folder / name).stat().st_size, "checked": {**own, **checked}.get(name, "")}
         for name in names
     ]
-
-
-def provenance(job: Job, command: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Where figures come from: command, date, time, seed, system and versions."""
-    versions = {"prunekit": importlib.metadata.version("prunekit"), "python": platform.python_version()}
-    for name in (job.backend.name, "numpy"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "command": " ".join(command),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "seed": job.config.seed,
-        "system": platform.platform(),
-        "versions": versions,
-    }

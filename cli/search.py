@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunekit.cli._folders import find_folder, partial_folder, work_folder
+from prunekit.cli._folders import find_folder
 from prunekit.cli.base import get_base
 from prunekit.cli.config import RunConfig
-from prunekit.cli.job import read_config, refuse_distributed, settle
+from prunekit.cli.job import read_config
 from prunekit.cli.methods import Bench, prepare_search, trains_base
 from prunekit.cli.results import SEARCH_FILE, read_search, write_search
-from prunekit.cli.run import WORTH, headline, provenance
+from prunekit.cli.work import Say, at_work, find_done
 from prunekit.core.errors import InputError
-from prunekit.core.logs import RunLog
 from prunekit.core.settings import check
 from prunekit.core.strategies import best_first, find_strategy, read_strategies, strategy_line
 
@@ -31,7 +29,7 @@ def search(
     overwrite: bool = False,
     resume: bool = False,
     command: Sequence[str] = (),
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Any]:
     """Train the base network, where the method starts from it, and search; nothing is cut.
 
@@ -50,27 +48,19 @@ def search(
     Raises:
         PrunekitError: Something in the configuration, the data or the network does not work.
     """
-    refuse_distributed()
-    begin = time.monotonic()
-    target = Path(str(config.out)).expanduser()
-    if resume and (target / SEARCH_FILE).is_file() and not partial_folder(target).exists():
-        settle(config, target)
-        say(f"the search in {target} is done")
-        return read_search(target)
-    with work_folder(target, overwrite=overwrite, resume=resume, mark=SEARCH_FILE, worth=WORTH) as folder:
-        job = settle(config, folder)
-        with RunLog(folder) as log:
-            log.write("start", command=list(command), config=job.config.to_mapping())
-            analysis, find = prepare_search(job, folder)
-            say(headline(job, analysis))
-            base = get_base(job, folder, log, say).model if trains_base(job) else job.build()
-            bench = Bench(job, log, say, base)
-            if trains_base(job):
-                bench.test("original", base)
-            outcome = find(bench)
-            found = {"model": job.config.model.name, **outcome.figures}
-            found["provenance"] = provenance(job, command, time.monotonic() - begin)
-            log.write("done", seconds=time.monotonic() - begin)
+    done = find_done(config, SEARCH_FILE, resume, say)
+    if done is not None:
+        return read_search(done)
+    with at_work(config, SEARCH_FILE, overwrite=overwrite, resume=resume, command=command, say=say) as work:
+        job, folder, log = work.job, work.folder, work.log
+        analysis, find = prepare_search(job, folder)
+        work.headline(analysis)
+        base = get_base(job, folder, log, say).model if trains_base(job) else job.build()
+        bench = Bench(job, log, say, base)
+        if trains_base(job):
+            bench.test("original", base)
+        outcome = find(bench)
+        found = {"model": job.config.model.name, **outcome.figures, "provenance": work.provenance()}
         write_search(folder, found)
         (folder / "report.html").unlink(missing_ok=True)  # one that was asked for meanwhile tells of a search at work
     return found

@@ -17,10 +17,10 @@ import torch
 if find_spec("mindspore"):
     import prunekit.backend_mindspore  # noqa: F401  (before mindspore: it sets what its kernels read)
 
+from prunekit.algorithms.correlation_study import spread
 from prunekit.algorithms.eagle_eye import EagleEye
 from prunekit.algorithms.eagle_eye._search import breed, plan_rungs
 from prunekit.algorithms.eagle_eye._space import Space
-from prunekit.algorithms.eagle_eye._study import spread
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.batches import Loaders
 from prunekit.core.candidates import Candidate

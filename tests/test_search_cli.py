@@ -58,7 +58,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_a_search_leaves_its_base_its_strategies_and_its_figures(searched: Path) -> None:
     assert {p.name for p in searched.iterdir()} == {
-        "config.yml", "original", "search_results", "search.json", "log.jsonl",
+        "config.yml", "original", "search_results", "search.json", "study.db", "log.jsonl",
     }  # fmt: skip
     found = json.loads((searched / "search.json").read_text())
     strategies = read_strategies(searched / FILE)
@@ -82,10 +82,11 @@ def test_a_search_alone_has_a_report(searched: Path) -> None:
     call("report", searched)
     page = (searched / "report.html").read_text()
     (searched / "report.html").unlink()
-    assert "Correlation" in page and "Kendall" in page and "Scores of all strategies" in page
+    assert "Correlation" in page and "Kendall" in page and "Scores of all candidates" in page
     text = (searched / "search.json").read_text()
+    changed = text.replace('"provenance"', '"province"')
     try:
-        for wrong, part in (("{}", "must hold prunekit"), (text.replace('"drawn"', '"dawn"'), "search.json must hold")):
+        for wrong, part in (("{}", "must hold prunekit"), (changed, "search.json must hold")):
             (searched / "search.json").write_text(wrong)
             assert part in flat(call("report", searched, code=2))
     finally:
@@ -147,10 +148,10 @@ def test_a_run_reports_its_search(backend: str, tmp_path: Path) -> None:
     results = json.loads((out / "results.json").read_text())
     page = (out / "report.html").read_text()
     assert results["search"]["index"] in range(5)
-    for part in ("<h2>Search</h2>", "Kendall", "Pearson", "Scores of all strategies", "statistics as they were"):
+    for part in ("<h2>Search history", "Kendall", "Pearson", "Scores of all candidates", "statistics as they were"):
         assert part in page
     assert f"{results['search']['score']:.2%}" in page
-    assert "http" not in page.replace("http://www.w3.org", "").partition("<h2>Search</h2>")[2].partition("<h2>")[0]
+    assert "http" not in page.replace("http://www.w3.org", "").partition("<h2>Search history")[2].partition("<h2>")[0]
     assert call("select", out).count("strategy index:") == 5
 
 

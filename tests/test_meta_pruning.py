@@ -1,0 +1,656 @@
+"""MetaPruning in both frameworks: what its vectors mean, how it breeds them, and what its PruningNet is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+if find_spec("mindspore"):
+    import prunekit.backend_mindspore  # noqa: F401  (before mindspore: it sets what its kernels read)
+
+from prunekit.algorithms.correlation_study import spread
+from prunekit.algorithms.meta_pruning import NET_FILE, NET_FOLDER, MetaPruning, MetaPruningSettings
+from prunekit.algorithms.meta_pruning._evolution import evolve, ranked
+from prunekit.algorithms.meta_pruning._space import Space, Taken
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.batches import Loaders
+from prunekit.core.candidates import Candidate, Proposal, Request
+from prunekit.core.cost import Cost
+from prunekit.core.encoding import ChannelScaleEncoding, metapruning_genes
+from prunekit.core.errors import BudgetError, CheckpointError, ConfigError, DataError, PlanError
+from prunekit.core.executor import LocalExecutor
+from prunekit.core.ledger import Ledger
+from prunekit.core.method import Outcome, Task
+from prunekit.core.recipe import Recipe
+from prunekit.core.registry import get_algorithm, get_backend
+from prunekit.core.study import STUDY_FILE, Study
+
+BACKENDS = [
+    "torch",
+    pytest.param("mindspore", marks=pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore")),
+]
+GOLDEN = Path(__file__).parent / "golden"
+KEYS: dict[str, Any] = {
+    "training": {"epochs": 1, "lr": 0.05, "steps_per_epoch": 3}, "flops_range": [0.2, 0.4], "population": 3,
+    "generations": 2, "keep": 3, "top_k": 2, "mutations": 1, "crossovers": 1, "bn_batches": 2, "top": 2,
+}  # fmt: skip
+TOP = Path("search_results") / "top_vectors.txt"
+
+
+@cache
+def published(model: str) -> Analysis:
+    """A network that has published vectors."""
+    backend: Any = get_backend("torch")
+    return analyse(backend, backend.build_model(model, seed=0), backend.example((1, 3, 224, 224)), probe=False)
+
+
+@pytest.fixture(scope="module")
+def small() -> Analysis:
+    backend: Any = get_backend("torch")
+    model = backend.build_model("resnet20", seed=0, in_channels=1)
+    return analyse(backend, model, backend.example((1, 1, 8, 8)), probe=False)
+
+
+def draw(space: Space, count: int, seed: int = 0) -> np.ndarray:
+    return np.array(space.draw(count, np.random.default_rng(seed), Taken()))
+
+
+def test_the_registry_knows_it() -> None:
+    assert get_algorithm("meta_pruning") is MetaPruning
+
+
+# ---------------------------------------------------------------- published vectors
+
+
+@pytest.mark.parametrize(
+    ("model", "golden", "keys"),
+    [
+        ("mobilenetv1", "metapruning_mbv1_search_order", ["rngs"]),
+        ("mobilenetv2_metapruning", "metapruning_mbv2_log_issue35", ["overall_channel_ids", "mid_channel_ids"]),
+        ("resnet50", "metapruning_resnet50_1G_shipped", ["ids"]),
+    ],
+)
+def test_published_vectors_give_their_figures(model: str, golden: str, keys: list[str]) -> None:
+    data = json.loads((GOLDEN / f"{golden}.json").read_text())
+    analysis = published(model)
+    vector = [i for key in keys for i in data[key]]
+    method = MetaPruning({"vector": vector, "convention": "metapruning"})
+    method.check(analysis.coupling, model=model)
+    outcome = method.run(Task(analysis, Loaders([], [], [], []), model=model))
+    assert (outcome.figures["flops"], outcome.figures["macs"]) == (data["metap_flops"], data["macs"])
+    widths = outcome.plan.widths(analysis.coupling)
+    assert Cost(analysis.coupling).of(widths)["params"].tolist() == [data["params"]]
+    assert ChannelScaleEncoding(analysis.coupling, metapruning_genes(model)).widths(vector)[0].tolist() == (
+        widths.tolist()
+    )
+    # the budget is in the count that the settings choose
+    for convention, figure in (("metapruning", data["metap_flops"]), ("macs", data["macs"])):
+        exact = Space(analysis.coupling, model, [figure, figure], convention)
+        assert exact.within(np.array([vector])).tolist() == [True]
+        assert not Space(analysis.coupling, model, [0, figure - 1], convention).within(np.array([vector])).any()
+
+
+def test_the_whole_network_costs_what_was_published() -> None:
+    data = json.loads((GOLDEN / "metapruning_mbv1_full.json").read_text())
+    space = Space(published("mobilenetv1").coupling, "mobilenetv1", [0.5, 1.0], "metapruning")
+    assert space.high == data["metap_flops"]
+    [figures] = space.figures(np.full((1, 13), 30))
+    assert figures == {"macs": data["macs"], "ratio": 1.0, "flops": data["metap_flops"]}
+
+
+def test_a_vector_of_the_published_form_is_cut_as_it_was_searched() -> None:
+    """The original read it rotated by one place."""
+    analysis = published("mobilenetv1")
+    space = Space(analysis.coupling, "mobilenetv1", [0.2, 0.3], "macs")
+    vector = draw(space, 1)[0]
+    outcome = MetaPruning({"vector": vector.tolist()}).run(Task(analysis, Loaders([], [], [], []), model="mobilenetv1"))
+    cut = analysis.backend.apply(analysis, outcome.plan)
+    base = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024]
+    wanted = [int(b * (10 + 3 * i)) // 100 for b, i in zip(base, vector.tolist(), strict=True)]
+    layers = [cut.conv1, *(cut.layers[k].conv2 for k in range(12))]
+    assert [layer.out_channels for layer in layers] == wanted
+    again = Cost(analyse(analysis.backend, cut, analysis.example, probe=False).coupling).full(("macs",))
+    assert again["macs"] == outcome.figures["macs"] == space.figures(vector[None])[0]["macs"]
+    rotated = np.roll(vector, 1)
+    assert space.figures(rotated[None])[0]["macs"] != outcome.figures["macs"]
+
+
+# ---------------------------------------------------------------- vectors
+
+
+def test_a_canonical_vector_is_the_one_its_network_is_written_as(small: Analysis) -> None:
+    for coupling, model in (
+        (small.coupling, ""),
+        (published("mobilenetv2_metapruning").coupling, "mobilenetv2_metapruning"),
+    ):
+        space = Space(coupling, model, [0.2, 0.6], "macs")
+        vectors = space.uniform(100, np.random.default_rng(0))
+        canonical = space.encoding.canonical(vectors)
+        assert (space.encoding.widths(vectors) == space.encoding.widths(canonical)).all()
+        assert [space.encoding.repair(v).tolist() for v in vectors[:20]] == canonical[:20].tolist()
+        assert (space.encoding.canonical(canonical) == canonical).all()
+        _, one = np.unique(canonical, axis=0, return_inverse=True)
+        _, other = np.unique(space.encoding.widths(vectors), axis=0, return_inverse=True)
+        assert len(set(zip(one.tolist(), other.tolist(), strict=True))) == one.max() + 1 == other.max() + 1
+
+
+def test_ids_of_one_stage_agree_whatever_is_done_to_them() -> None:
+    space = Space(published("mobilenetv2_metapruning").coupling, "mobilenetv2_metapruning", [0, 140e6], "metapruning")
+    rng, taken = np.random.default_rng(0), Taken()
+    parents = np.array(space.draw(10, rng, taken))
+    found = [
+        parents,
+        np.array(space.mutate(parents, 25, 0.3, rng, taken)),
+        np.array(space.cross(parents, 25, rng, taken)),
+    ]
+    stages = np.repeat(np.arange(8), [1, 1, 2, 3, 4, 3, 3, 1])
+    assert space.encoding.choices.tolist() == [*stages.tolist(), *range(8, 25)]
+    for vectors in found:
+        first = np.unique(stages, return_index=True)[1]
+        assert (vectors[:, :18] == vectors[:, first][:, stages]).all()
+        assert len(np.unique(vectors[:, 18:])) > 10
+
+
+def test_draws_and_children_are_new_canonical_and_within_the_budget(small: Analysis) -> None:
+    space = Space(small.coupling, "resnet20", [0.2, 0.25], "macs")
+    rng, taken = np.random.default_rng(0), Taken()
+    parents = np.array(space.draw(20, rng, taken))
+    mutants, crossed = (
+        np.array(v) for v in (space.mutate(parents, 40, 0.1, rng, taken), space.cross(parents, 40, rng, taken))
+    )
+    every = np.concatenate([parents, mutants, crossed])
+    assert len(np.unique(every, axis=0)) == 100
+    assert (space.encoding.canonical(every) == every).all()
+    cost = Cost(small.coupling)
+    shares = cost.of(space.encoding.widths(every), ("macs",))["macs"] / cost.full(("macs",))["macs"]
+    assert ((shares >= 0.2) & (shares <= 0.25)).all()
+    changed = (mutants[:, None] != parents[None]).sum(axis=2).min(axis=1)
+    assert 1 <= changed.mean() <= 3  # of 12 ids, one in ten and never none
+    from_one = (crossed[:, None] == parents[None]).any(axis=1)
+    assert from_one.all() and ((crossed[:, None] == parents[None]).sum(axis=2).max(axis=1) < 12).all()
+    genes = [[g.name] for g in small.coupling.groups]
+    assert space.genes == genes  # no vector was published: one id for each group
+
+
+def test_budgets_that_uniform_draws_never_meet_are_met_by_moving_them() -> None:
+    space = Space(published("mobilenetv1").coupling, "mobilenetv1", [36e6, 41e6], "macs")
+    assert not space.within(space.uniform(4096, np.random.default_rng(0))).any()
+    vectors = draw(space, 50)
+    assert len(vectors) == 50 and space.within(vectors).all()
+    assert (vectors.std(axis=0) > 0.5).sum() > 6
+    assert (draw(space, 50) == vectors).all() and (draw(space, 50, seed=1) != vectors).any()
+
+
+def test_widths_for_training_may_be_drawn_near_the_budget(small: Analysis) -> None:
+    space = Space(small.coupling, "resnet20", [0.05, 0.06], "macs")
+    rngs = [np.random.default_rng(k) for k in range(50)]
+    all_, near = (np.concatenate([d(1, rng) for rng in rngs]) for d in (space.uniform, space.moved))
+    full = Cost(small.coupling).full(("macs",))["macs"]
+    assert np.median(space.costs(all_)) > 0.2 * full
+    assert (np.abs(space.costs(near) / full - 0.055) < 0.01).mean() > 0.9
+    assert len(np.unique(near, axis=0)) == 50 and (near.std(axis=0) > 2).all()
+
+
+@pytest.mark.parametrize(
+    ("keys", "part"),
+    [
+        ({"flops_range": [0.001, 0.002]}, r"cost from 18,252 \(0\.0072\) to 2,532,992 \(1\.0000\) of 2,532,992 MACs"),
+        ({"flops_range": [9e9, 10e9]}, "got none; use a range between these"),
+        ({"flops_range": [0.5, 0.5000001]}, r"as many distinct networks as population=50 says, got \d+ of"),
+        ({"flops_range": [0.0, 0.005], "convention": "metapruning"}, "FLOPs in MetaPruning's count"),
+    ],
+)
+def test_a_budget_out_of_reach_is_told_with_what_can_be_reached(
+    keys: dict[str, Any], part: str, small: Analysis
+) -> None:
+    with pytest.raises(BudgetError, match=part):
+        MetaPruning(keys).check(small.coupling, model="resnet20")
+
+
+@pytest.mark.parametrize(
+    ("keys", "part"),
+    [
+        ({"flops_range": [0.5, 0.4]}, "must be [low, high], rising"),
+        ({"flops_range": [0, 0]}, "must be [low, high], rising"),
+        ({"flops_range": [-0.1, 0.4]}, "rising from 0 or more"),
+        ({"flops_range": [0.5, 1e6]}, "write both alike"),
+        ({"flops_range": [0.5]}, "at least 2 items"),
+        ({"flops_range": [0.5, float("nan")]}, "finite"),
+        ({"convention": "flops"}, "metapruning"),
+        ({"hidden": 0}, "at least 1"),
+        ({"training": {"epoch": 1}}, "did you mean 'epochs'?"),
+        ({"training": {"lr": -1}}, "lr of a recipe must be above 0"),
+        ({"training": {"distill_weight": 1.0}}, "without a teacher"),
+        ({"top_k": 60}, "top_k must be at most keep=50, got 60"),
+        ({"mutations": 40}, "raise population to 65"),
+        ({"mutation": 1.5}, "at most 1"),
+        ({"correlation": 3}, "0 or lie from 4"),
+        ({"correlation": 2000}, "number of candidates (1000), got 2000"),
+        ({"vector": [31]}, "at most 30"),
+        ({"vector": [1.5]}, "whole number"),
+        ({"populatoin": 3}, "did you mean 'population'?"),
+    ],
+)
+def test_a_wrong_key_is_told(keys: dict[str, Any], part: str) -> None:
+    with pytest.raises(ConfigError if "flops_range" not in keys else (ConfigError, BudgetError)) as caught:
+        MetaPruning(keys)
+    assert part in str(caught.value)
+
+
+def test_settings_have_the_published_defaults() -> None:
+    settings = MetaPruningSettings()
+    recipe = settings.recipe(seed=3)
+    assert (recipe.epochs, recipe.lr, recipe.schedule, recipe.label_smoothing, recipe.seed) == (
+        64,
+        0.25,
+        "linear",
+        0.1,
+        3,
+    )
+    assert (settings.population, settings.keep, settings.top_k, settings.mutations, settings.crossovers) == (
+        50, 50, 10, 25, 25,
+    )  # fmt: skip
+    assert MetaPruning({"iterations": 7}).settings.generations == 7
+    assert MetaPruning({"training": {"seed": 5}}).settings.recipe(3).seed == 5
+
+
+def test_a_vector_of_another_network_is_told(small: Analysis) -> None:
+    with pytest.raises(PlanError, match="has 12 entries for this model, got 3"):
+        MetaPruning({"vector": [1, 2, 3]}).check(small.coupling, model="resnet20")
+    stages = [3] * 18
+    stages[3] = 4
+    with pytest.raises(PlanError, match="must agree"):
+        MetaPruning({"vector": [*stages, *[5] * 17]}).check(
+            published("mobilenetv2_metapruning").coupling, model="mobilenetv2_metapruning"
+        )
+
+
+# ---------------------------------------------------------------- evolution
+
+
+def evolved(space: Space, seed: int, **keys: Any) -> tuple[list[Candidate], list[dict[str, Any]]]:
+    """A search for one vector, by the distance from it; the loop and the space are the real ones."""
+    goal = draw(space, 1, seed=99)[0]
+    found: list[Candidate] = []
+    told: list[dict[str, Any]] = []
+
+    def score(vectors: np.ndarray, generation: int) -> list[Candidate]:
+        assert space.within(vectors).all()
+        here = [
+            Candidate(len(found) + k, tuple(v), -float(np.abs(np.array(v) - goal).sum()), {}, generation=generation)
+            for k, v in enumerate(vectors.tolist())
+        ]
+        found.extend(here)
+        return here
+
+    settings = MetaPruning({"population": 20, "mutations": 10, "crossovers": 8, "generations": 6, **keys}).settings
+    result = evolve(space, score, settings, seed, lambda generation, figures: told.append(figures))
+    assert result == found
+    return found, told
+
+
+def test_evolution_finds_what_random_draws_do_not(small: Analysis) -> None:
+    space = Space(small.coupling, "resnet20", [0.2, 0.25], "macs")
+    for seed in range(3):
+        found, told = evolved(space, seed)
+        random = -np.abs(draw(space, 120, seed=100 + seed) - draw(space, 1, seed=99)).sum(axis=1)
+        assert max(c.score for c in found) > random.max()
+        assert len(found) == 120 and len({c.vector for c in found}) == 120
+        assert [line["candidates"] for line in told] == [20] * 6
+        assert (told[0]["random"], told[0].get("mutants")) == (20, 0)
+        assert all(line["mutants"] == 10 and line["crossovers"] == 8 and line["random"] == 2 for line in told[1:])
+        best = [line["best_so_far"] for line in told]
+        assert best == sorted(best) and best[-1] == max(c.score for c in found)
+        assert all(
+            line["mean"] <= line["best"] <= line["best_so_far"] and line["kept_mean"] <= line["best_so_far"]
+            for line in told
+        )
+        again, _ = evolved(space, seed)
+        assert again == found
+
+
+def test_a_search_ends_where_no_new_network_is_left(small: Analysis) -> None:
+    full = Cost(small.coupling).full(("macs",))["macs"]
+    space = Space(small.coupling, "resnet20", [0.99 * full, full], "macs")
+    found, told = evolved(space, 0, generations=50)
+    assert told[-1]["candidates"] == 0 and len(told) < 50
+    assert len({c.vector for c in found}) == len(found) < 1000
+    assert space.encoding.canonical([[30] * 12])[0].tolist() in [list(c.vector) for c in found]
+
+
+def test_the_best_come_first(small: Analysis) -> None:
+    candidates = [
+        Candidate(0, (1,), 0.5, {"loss": 1.0}), Candidate(1, (2,), 0.7, {"loss": 2.0}),
+        Candidate(2, (3,), 0.7, {"loss": 1.0}), Candidate(3, (4,), 0.7, {"loss": 1.0}),
+    ]  # fmt: skip
+    assert [c.index for c in ranked(candidates)] == [1, 2, 3, 0]
+    assert [c.index for c in spread(candidates, 2)] == [1, 0]
+
+
+def test_a_search_that_is_repeated_evaluates_nothing(small: Analysis) -> None:
+    space = Space(small.coupling, "resnet20", [0.2, 0.25], "macs")
+    method = MetaPruning({"population": 50, "generations": 6, "mutations": 25, "crossovers": 20})
+    asked: list[Request] = []
+
+    def search(study: Study) -> list[Candidate]:
+        executor = LocalExecutor()
+        executor.prepare(
+            lambda: lambda request: asked.append(request) or {"score": float(np.sin(request.vector).sum())}
+        )
+        with Ledger(study, executor, space.encoding.decode, show=False) as ledger:
+
+            def score(vectors: np.ndarray, generation: int) -> list[Candidate]:
+                return ledger.score([Proposal(tuple(v), None, generation) for v in vectors.tolist()])
+
+            return evolve(space, score, method.settings, 0, lambda generation, figures: None)
+
+    with Study() as study:
+        first = search(study)
+        assert len(asked) == len(first) == 300
+        assert search(study) == first
+    assert len(asked) == 300
+
+
+# ---------------------------------------------------------------- a search in either framework
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A small network, untrained, and its data in one framework."""
+
+    analysis: Analysis
+    loaders: Loaders
+    model: str
+
+    def build(self, seed: int = 0) -> Any:
+        return self.analysis.backend.build_model(self.model, seed=seed, in_channels=1)
+
+    def task(self, folder: Path | None = None, **fields: Any) -> Task:
+        recipe = Recipe(epochs=1, lr=0.05, steps_per_epoch=2)
+        given = {"model": self.model, "folder": folder, "finetune": recipe, "build": self.build, **fields}
+        return Task(self.analysis, self.loaders, **given)
+
+    def search(self, folder: Path | None = None, **keys: Any) -> Outcome:
+        return MetaPruning({**KEYS, **keys}).run(self.task(folder))
+
+
+SIZES = {"torch": ("resnet20", 8), "mindspore": ("lenet5", 28)}  # MindSpore compiles each layer of each network
+
+
+def make(name: str, model: str, size: int) -> Bench:
+    backend: Any = get_backend(name)
+    network = backend.build_model(model, seed=0, in_channels=1)
+    analysis = analyse(backend, network, backend.example((1, 1, size, size)), probe=False)
+    return Bench(analysis, backend.loaders("digits", 16, limit=96, size=size), model)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make(request.param, *SIZES[request.param])
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def searched(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, list[str]]:
+    """A folder with a search in it, what came of it, and what it said."""
+    folder = tmp_path_factory.mktemp("searched")
+    said: list[str] = []
+    with Study(folder / STUDY_FILE) as study:
+        outcome = MetaPruning(KEYS).run(bench.task(folder, say=said.append, study=study))
+    return folder, outcome, said
+
+
+def test_a_search_scores_each_network_once_and_takes_the_best(bench: Bench, searched: Any) -> None:
+    folder, outcome, said = searched
+    with Study(folder / STUDY_FILE, read_only=True) as study:
+        found, notes = list(study), study.notes("generation")
+    coupling, figures = bench.analysis.coupling, outcome.figures
+    assert len(found) == 6 and len({c.vector for c in found}) == 6
+    best = ranked(found)[0]
+    assert (figures["index"], figures["score"], figures["vector"]) == (best.index, best.score, list(best.vector))
+    encoding = ChannelScaleEncoding(coupling)
+    widths = encoding.widths([c.vector for c in found])
+    assert outcome.plan.widths(coupling).tolist() == widths[best.index].tolist()
+    cost = Cost(coupling)
+    macs = cost.of(widths, ("macs",))["macs"]
+    assert macs.tolist() == [c.figures["macs"] for c in found]
+    assert ((macs >= 0.2 * cost.full(("macs",))["macs"]) & (macs <= 0.4 * cost.full(("macs",))["macs"])).all()
+    assert sorted(notes) == ["0", "1"] and notes["1"]["best_so_far"] == best.score
+    assert notes["0"]["mean"] == pytest.approx(np.mean([c.score for c in found if c.generation == 0]))
+    assert [line for line in said if line.startswith("generation")][0].startswith("generation 0: 3 networks, best")
+    assert all(c.figures["loss"] > 0 for c in found)
+
+
+def test_the_vector_that_is_shown_means_what_the_search_scored(bench: Bench, searched: Any) -> None:
+    folder, outcome, said = searched
+    lines = (folder / TOP).read_text().splitlines()
+    assert len(lines) == 2 and lines == [line for line in said if line.startswith("top ")]
+    match = re.fullmatch(r"top 1: rngs = (\[.*\]), score: (0\.\d{4}), FLOPs: ([\d.]+)M, MACs: ([\d.]+)M", lines[0])
+    assert match is not None
+    vector = json.loads(match[1])
+    method = MetaPruning({"vector": vector})
+    method.check(bench.analysis.coupling, model=bench.model)
+    given = method.run(bench.task())
+    assert given.plan == outcome.plan
+    for figure in ("macs", "flops", "ratio"):
+        assert given.figures[figure] == outcome.figures[figure]
+    assert float(match[3]) == pytest.approx(given.figures["flops"] / 1e6, abs=0.01)
+    backend = bench.analysis.backend
+    cut = analyse(backend, backend.apply(given.analysis, given.plan), bench.analysis.example, probe=False)
+    assert Cost(cut.coupling).full(("macs",))["macs"] == outcome.figures["macs"]
+
+
+def test_what_is_found_is_trained_from_scratch(bench: Bench, searched: Any) -> None:
+    _, outcome, _ = searched
+    backend = bench.analysis.backend
+    fresh, theirs = backend.get_state(bench.build()), backend.get_state(outcome.analysis.model)
+    assert outcome.analysis.model is not bench.analysis.model
+    assert all(np.array_equal(fresh[name], theirs[name]) for name in fresh)
+
+
+def test_another_process_finds_the_same_scores(bench: Bench, searched: Any) -> None:
+    folder, _, _ = searched
+    backend = bench.analysis.backend
+    other = Analysis(backend, bench.build(seed=9), bench.analysis.example, bench.analysis.coupling)
+    evaluation = MetaPruning(KEYS).evaluation(dataclasses.replace(bench.task(folder), analysis=other))
+    with Study(folder / STUDY_FILE, read_only=True) as study:
+        for candidate in list(study)[:2]:
+            found = evaluation(Request(study.plan(candidate.index), candidate.vector, {}, 0))
+            assert found["score"] == candidate.score
+            assert found["loss"] == pytest.approx(candidate.figures["loss"], rel=1e-5)
+
+
+def test_a_stopped_search_goes_on_without_training_or_scoring_again(bench: Bench, searched: Any) -> None:
+    folder, outcome, _ = searched
+    stamp = (folder / NET_FOLDER / NET_FILE).stat().st_mtime_ns
+    (folder / TOP).unlink()
+    said: list[str] = []
+    with Study(folder / STUDY_FILE) as study:
+        again = MetaPruning(KEYS).run(bench.task(folder, say=said.append, study=study))
+        assert len(study) == 6
+    assert said[0] == f"PruningNet: that of {folder / NET_FOLDER}"
+    assert (folder / NET_FOLDER / NET_FILE).stat().st_mtime_ns == stamp
+    assert again.plan == outcome.plan
+    assert again.figures["resumed"] == 6 and again.figures["top"] == outcome.figures["top"]
+    assert again.figures["pruning_net"] == outcome.figures["pruning_net"]
+    assert len((folder / TOP).read_text().splitlines()) == 2
+
+
+def test_a_pruning_net_says_what_it_is_and_starts_other_searches(bench: Bench, searched: Any, tmp_path: Path) -> None:
+    folder, outcome, _ = searched
+    data = json.loads((folder / NET_FOLDER / NET_FILE).read_text())
+    assert data["fingerprint"] == bench.analysis.graph.fingerprint() and data["hidden"] == 32
+    assert data["genes"] == [[g.name] for g in bench.analysis.groups]
+    assert data["recipe"]["label_smoothing"] == 0.1 and len(data["history"]) == 1
+    assert data["history"] == outcome.figures["pruning_net"]["history"]
+    other = bench.search(tmp_path, pruning_net=str(folder / NET_FOLDER), generations=1)
+    assert (tmp_path / NET_FOLDER / "weights.safetensors").read_bytes() == (
+        folder / NET_FOLDER / "weights.safetensors"
+    ).read_bytes()
+    assert other.figures["generations"][0] == outcome.figures["generations"][0]
+
+
+def test_the_same_seed_trains_the_same_pruning_net(bench: Bench, searched: Any, tmp_path: Path) -> None:
+    folder, _, _ = searched
+    found = MetaPruning(KEYS).train(bench.task(tmp_path))
+    same = (folder / NET_FOLDER / "weights.safetensors").read_bytes()
+    assert (tmp_path / NET_FOLDER / "weights.safetensors").read_bytes() == same
+    assert found["history"][0]["step"] == 3
+    # widths are drawn for each mini-batch: the last that were trained on are not those of the first
+    widths = MetaPruning(KEYS).train(bench.task(tmp_path / "other", seed=1))
+    assert (tmp_path / "other" / NET_FOLDER / "weights.safetensors").read_bytes() != same
+    assert widths["recipe"]["seed"] == 1
+
+
+def test_a_pruning_net_of_another_network_is_refused(bench: Bench, searched: Any, tmp_path: Path) -> None:
+    folder, _, _ = searched
+    [(other, size)] = {*SIZES.values()} - {SIZES[bench.analysis.backend.name]}
+    theirs = make(bench.analysis.backend.name, other, size)
+    home = str(folder / NET_FOLDER)
+    with pytest.raises(CheckpointError, match=rf"of the network it was trained for \({bench.model}, fingerprint"):
+        MetaPruning({**KEYS, "pruning_net": home, "flops_range": [0, 1]}).evaluation(theirs.task())
+    with pytest.raises(CheckpointError, match="hidden=16; use hidden=32"):
+        bench.search(tmp_path / "a", pruning_net=home, hidden=16)
+    with pytest.raises(CheckpointError, match="readable pruning_net.json"):
+        bench.search(tmp_path / "b", pruning_net=str(tmp_path))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("plan.json", "weights.safetensors", NET_FILE):
+        (copy / name).write_bytes((folder / NET_FOLDER / name).read_bytes())
+    (copy / "weights.safetensors").write_bytes(b"\0" * 64)
+    with pytest.raises(CheckpointError, match="copy the whole folder again"):
+        bench.search(tmp_path / "c", pruning_net=str(copy))
+    (copy / NET_FILE).write_text("{}")
+    with pytest.raises(CheckpointError, match="must be what prunekit wrote"):
+        bench.search(tmp_path / "d", pruning_net=str(copy))
+
+
+def test_too_few_batches_are_told_before_any_training(bench: Bench) -> None:
+    with pytest.raises(DataError, match="bn_batches=100 batches, got 6"):
+        MetaPruning({**KEYS, "bn_batches": 100}).check_data(bench.loaders)
+
+
+@pytest.mark.slow
+def test_the_study_trains_candidates_from_scratch_and_correlates(bench: Bench, tmp_path: Path) -> None:
+    home = tmp_path / "net"
+    outcome = bench.search(home, correlation=4, correlation_epochs=0.5)
+    found = outcome.figures["correlation"]
+    assert found["epochs"] == 0.5 and len({line["index"] for line in found["candidates"]}) == 4
+    assert max(line["score"] for line in found["candidates"]) == outcome.figures["score"]
+    low, high = found["generated"]["kendall_interval"]
+    assert found["generated"]["points"] == 4 and low <= found["generated"]["kendall"] <= high
+
+
+# ---------------------------------------------------------------- commands
+
+
+SMALL = [
+    "training={epochs: 0}",
+    "finetune={epochs: 1, lr: 0.05}",
+    "latency={batch: 2, runs: 2, warmup: 0}",
+    "export.formats=[]",
+]
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    from typer.testing import CliRunner
+
+    from prunekit.cli.main import app
+
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return " ".join(result.output.split())
+
+
+def options(backend: str, **keys: Any) -> list[str]:
+    model, size = SIZES[backend]
+    method = f"method={json.dumps({'name': 'meta_pruning', **KEYS, **keys})}"
+    data = f"data={{name: digits, limit: 96, batch_size: 16, size: {size}}}"
+    changes = [part for change in [*SMALL, data, f"model.name={model}", method] for part in ("--set", change)]
+    return ["meta_pruning_resnet20", "--backend", backend, *changes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_three_steps_by_command(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNEKIT_CACHE", str(tmp_path / "cache"))
+    net, found, done = (tmp_path / name for name in ("net", "found", "done"))
+    assert f"PruningNet: {net}/pruning_net" in call("train", *options(backend), "--out", net)
+    assert {p.name for p in net.iterdir()} == {"config.yml", "log.jsonl", "pruning_net", "training.json"}
+    assert not (tmp_path / "cache").exists()  # no base network was trained
+    assert "is done" in call("train", *options(backend), "--out", net, "--resume")
+
+    said = call("search", *options(backend, pruning_net=str(net / "pruning_net")), "--out", found)
+    assert "top 1: rngs = [" in said and "base network" not in said
+    data = json.loads((found / "search.json").read_text())
+    assert len(data["top"]) == 2 and data["top"][0]["score"] == data["score"]
+
+    processes = ("--set", "executor={name: processes, workers: 2}")
+    call("search", *options(backend, pruning_net=str(net / "pruning_net")), *processes, "--out", tmp_path / "spread")
+    assert (tmp_path / "spread" / TOP).read_bytes() == (found / TOP).read_bytes()
+
+    call("evaluate", found, "--top", 2, "--out", done)
+    results = json.loads((done / "results.json").read_text())
+    assert results["method"]["vector"] == data["top"][1]["vector"]
+    assert results["after"]["macs"] == data["top"][1]["macs"]
+    assert [stage["stage"] for stage in results["stages"]] == ["original", "cut", "trained"]
+    assert f"of {results['reload']['images']} right" in call("evaluate", done)
+    text = str(data["top"][0]["vector"])
+    call("evaluate", found, "--vector", f"rngs = {text}", "--out", tmp_path / "by-hand")
+    again = json.loads((tmp_path / "by-hand" / "results.json").read_text())
+    assert again["after"]["macs"] == data["macs"]
+    assert again["reload"]["same"] is True
+
+
+@pytest.mark.parametrize("text", ["18, 23, 2", "[18, 23, 2]", "rngs = [18, 23, 2]", "18,23,2,", " rngs=[18,23, 2] "])
+def test_a_vector_is_read_as_it_is_shown(text: str) -> None:
+    from prunekit.cli.meta import parse_vector
+
+    assert parse_vector(text) == [18, 23, 2]
+
+
+@pytest.mark.parametrize("text", ["", "a, b", "18 23", "1.5, 2", "-1, 2"])
+def test_what_is_no_vector_is_told(text: str) -> None:
+    from prunekit.cli.meta import parse_vector
+    from prunekit.core.errors import InputError
+
+    with pytest.raises(InputError, match="ids with commas between them"):
+        parse_vector(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        (["train", "eagle_eye_resnet20"], "such as meta_pruning, got 'eagle_eye'"),
+        (["train", "meta_pruning_resnet20", "--set", "method.flops_range=[0.001, 0.002]"], "use a range between these"),
+        (["train", "meta_pruning_resnet20", "--set", "method.bn_batches=900"], "bn_batches=900 batches, got"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(command: list[str], part: str, tmp_path: Path) -> None:
+    assert part in call(*command, "--set", "data={name: digits, limit: 200}", "--out", tmp_path / "out", code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_of_something_else_are_told(tmp_path: Path) -> None:
+    (tmp_path / "config.yml").write_text("model: {name: resnet20}\nmethod: {name: eagle_eye}\n")
+    assert "need a folder of meta_pruning, got one of eagle_eye" in call("evaluate", tmp_path, "--top", 1, code=2)
+    (tmp_path / "config.yml").write_text("model: {name: resnet20}\nmethod: {name: meta_pruning}\n")
+    top = [{"vector": [3] * 12}]
+    data = {"format": "prunekit.search", "version": 1, "top": top}
+    (tmp_path / "search.json").write_text(json.dumps(data))
+    assert "one of the 1 vectors that" in call("evaluate", tmp_path, "--top", 2, code=2)
+    assert "leave one out" in call("evaluate", tmp_path, "--top", 1, "--vector", "1, 2", code=2)
+    assert "at most 30" in call("evaluate", tmp_path, "--vector", "31", code=2)
+    assert "add --top 1 or --vector" in call("evaluate", tmp_path, "--out", tmp_path / "out", code=2)
