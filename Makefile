@@ -34,7 +34,7 @@ lint: $(READY)
 
 # pytest by its own script: `python -m pytest` would put this folder on sys.path
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prunekit.core.errors import OutputError
+from prunekit.core._files import TEMPORARY
+from prunekit.core.errors import ConfigError, OutputError
 
 __all__ = ["cache_folder", "find_folder", "is_working", "new_folder", "partial_folder", "work_folder"]
 
@@ -72,12 +73,12 @@ def work_folder(
             )
         partial.mkdir(exist_ok=True) if partial.is_dir() else _make(partial, target)
         with _locked(partial):
-            if overwrite and not resume:
-                _empty(partial)
+            with _writable(target):
+                _tidy(partial, target, mark, keep=resume or not overwrite)
             try:
                 yield partial
-            except BaseException:
-                _leave(partial, worth)
+            except BaseException as error:
+                _leave(partial, worth, hint=not isinstance(error, ConfigError))
                 raise
             (partial / _LOCK_FILE).unlink(missing_ok=True)
             _swap(partial, target)
@@ -110,11 +111,24 @@ def is_working(partial: Path) -> bool | None:
     return True if any("FLOCK" in line and f":{number} " in line for line in locks) else None
 
 
-def _leave(partial: Path, worth: Sequence[str]) -> None:
+def _tidy(partial: Path, target: Path, mark: str, *, keep: bool) -> None:
+    """Remove what killed processes left, and all else too where nothing is to be kept."""
+    old = _old(target)
+    if old.exists():  # a run was killed while it took the place of another
+        shutil.rmtree(old) if target.exists() else os.replace(old, target)
+    if not keep:
+        _empty(partial)
+    (partial / mark).unlink(missing_ok=True)
+    for path in partial.rglob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def _leave(partial: Path, worth: Sequence[str], *, hint: bool) -> None:
     """Keep what an interrupted run made if there is something in it."""
     if any((partial / name).exists() for name in worth):
         (partial / _LOCK_FILE).unlink(missing_ok=True)
-        logger.warning("what was done so far is kept in %s; add --resume to go on with it", partial)
+        if hint:
+            logger.warning("what was done so far is kept in %s; add --resume to go on with it", partial)
     else:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -127,7 +141,9 @@ def _locked(partial: Path) -> Iterator[None]:
     except ImportError:  # no such locks on this system
         yield
         return
-    with open(partial / _LOCK_FILE, "w") as stream:
+    with _writable(partial):
+        stream = open(partial / _LOCK_FILE, "w")  # noqa: SIM115  closed below
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -150,10 +166,8 @@ def _empty(folder: Path) -> None:
 def _parents(target: Path) -> Iterator[None]:
     """The folder that ``target`` is to stand in; parents that were made and stay empty go again."""
     made = [parent for parent in target.parents if not parent.exists()]
-    try:
+    with _writable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(target, error) from error
     try:
         yield
     finally:
@@ -163,14 +177,21 @@ def _parents(target: Path) -> Iterator[None]:
 
 
 def _make(folder: Path, target: Path) -> None:
-    try:
+    with _writable(target):
         folder.mkdir()
+
+
+@contextlib.contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise _unwritable(target, error) from error
+        raise OutputError(f"an output folder must be writable, got {target} ({error}); choose another") from error
 
 
-def _unwritable(target: Path, error: OSError) -> OutputError:
-    return OutputError(f"an output folder must be writable, got {target} ({error}); choose another")
+def _old(target: Path) -> Path:
+    """Where a finished folder is while another takes its place."""
+    return target.with_name(f".{target.name}.old")
 
 
 def _check_free(target: Path, replace: bool, mark: str) -> None:
@@ -194,11 +215,12 @@ def _check_free(target: Path, replace: bool, mark: str) -> None:
 
 
 def _swap(temporary: Path, target: Path) -> None:
-    try:
+    with _writable(target):
         if not target.exists():
             os.replace(temporary, target)
             return
-        old = _beside(target)
+        old = _old(target)
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(target, old)
         try:
             os.replace(temporary, target)
@@ -206,8 +228,6 @@ def _swap(temporary: Path, target: Path) -> None:
             os.replace(old, target)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"an output folder must be writable, got {target} ({error}); choose another") from error
 
 
 def cache_folder() -> Path:

@@ -234,15 +234,14 @@ class ExecutorSection(Section):
     Attributes:
         name: ``local`` in the process of the run, ``processes`` in others of the same machine, ``ray`` on a cluster.
         workers: Candidates evaluated at a time; by default as many as there are cores for.
-        threads: Threads of one evaluation; by default an even share of the cores, all of them for ``local``, and one
-            where candidates are trained: the last digits of a training depend on it.
+        threads: Threads of one evaluation. The last digits of figures depend on it, so it is the same for all names.
         address: Ray cluster to join, ``auto`` or ``host:port``; by default Ray is started on this machine.
         device: ``cuda`` has every worker evaluate on a GPU.
     """
 
     name: Literal["local", "processes", "ray"] = "local"
     workers: Count | None = None
-    threads: Count | None = None
+    threads: Count = 1
     address: str | None = None
     device: Literal["cpu", "cuda"] = "cpu"
 

@@ -104,7 +104,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """What a run's results follow from."""
     data = config.to_mapping()
     data["data"].pop("workers", None)
-    return {key: value for key, value in data.items() if key not in _FREE}
+    where = {key: data["executor"][key] for key in ("threads", "device")}  # which figures depend on to the last digit
+    return {**{key: value for key, value in data.items() if key not in _FREE}, "executor": where}
 
 
 def refuse_distributed() -> None:

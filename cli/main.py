@@ -185,7 +185,7 @@ def search_command(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Train the base network and search it, without cutting: see `prunekit select` and `prunekit finetune`."""
+    """Search without cutting. What it found goes to `select` and `finetune`, or to `evaluate --top` (MetaPruning)."""
     with _clear_errors(), _notes(), _stoppable():
         from prunekit.cli.search import search
 
@@ -218,13 +218,15 @@ def finetune_command(
     epochs: Annotated[float | None, typer.Option("--epoch", help="Epochs.")] = None,
     out: Out = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Cut the original of a search by one of its strategies, fine-tune, export and measure."""
     with _clear_errors(), _notes(), _stoppable():
         from prunekit.cli.search import finetune_config
 
         changes = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs}
-        _run(finetune_config(folder, strategy, file=file, out=out, **changes), overwrite)
+        _one_of(overwrite, resume)
+        _run(finetune_config(folder, strategy, file=file, out=out, **changes), overwrite, resume)
 
 
 def _show_results(results: dict[str, Any], out: str) -> None:
@@ -362,6 +364,7 @@ def evaluate_command(
     vector: Annotated[str | None, typer.Option("--vector", metavar="IDS", help="A vector: '18, 23, 2'.")] = None,
     out: Out = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Load the pruned network of a run and test it; or train the network of a vector of MetaPruning's from scratch."""
     with _clear_errors(), _notes(), _stoppable():
@@ -369,7 +372,10 @@ def evaluate_command(
         from prunekit.cli.meta import vector_config
 
         if top is not None or vector is not None:
-            _run(vector_config(folder, top=top, vector=vector, out=out), overwrite)
+            _one_of(overwrite, resume)
+            if as_json:
+                raise InputError("--json prints the answers of a finished run, got it with a vector; leave one out")
+            _run(vector_config(folder, top=top, vector=vector, out=out), overwrite, resume)
             return
         if out is not None:
             raise InputError("--out is where the network of a vector goes, got no vector; add --top 1 or --vector IDS")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,6 +66,7 @@ def train(
             "model": work.job.config.model.name, **training(work.log, say), "provenance": work.provenance(),
         }  # fmt: skip
         write_training(work.folder, found)
+        (work.folder / "report.html").unlink(missing_ok=True)  # one of a training at work
     return found
 
 
@@ -84,11 +87,14 @@ def vector_config(
     """
     if top is not None and vector is not None:
         raise InputError("--top takes a vector of the search and --vector another, got both; leave one out")
-    config = read_config(find_folder(folder))
+    folder = find_folder(folder)
+    config = read_config(folder)
     if config.method.name != _METHOD:
         raise InputError(f"--top and --vector need a folder of {_METHOD}, got one of {config.method.name} in {folder}")
     chosen = parse_vector(vector) if vector is not None else _top(folder, 1 if top is None else top)
-    name = f"{folder.resolve().name}-" + ("vector" if vector is not None else f"top-{top or 1}")
+    ids = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:6]
+    which = f"vector-{ids}" if vector is not None else f"top-{top or 1}"
+    name = f"{folder.resolve().name.removesuffix('.partial')}-{which}"
     data = {
         **config.to_mapping(),
         "out": str(out or folder.resolve().with_name(name)),

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from prunekit.cli.config import PruneKeys, RunConfig
+from prunekit.cli.config import PruneKeys
 from prunekit.cli.job import Job, identity
 from prunekit.cli.workers import make_executor
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
 from prunekit.core.errors import ConfigError
-from prunekit.core.executor import Executor
 from prunekit.core.logs import RunLog
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.plan import PruningPlan
@@ -205,7 +204,7 @@ def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
 def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:
     """Look for a plan."""
     job, config = bench.job, bench.job.config
-    with Study(folder / STUDY_FILE, identity(config)) as study, _executor(config, method, folder) as executor:
+    with Study(folder / STUDY_FILE, identity(config)) as study, make_executor(config, folder) as executor:
         outcome = method.run(
             Task(
                 _on(analysis, bench.base), job.loaders, model=config.model.name, folder=folder,
@@ -218,14 +217,6 @@ def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) 
         (folder / STUDY_FILE).unlink()
     bench.found = dict(outcome.figures)
     return outcome
-
-
-def _executor(config: RunConfig, method: SearchMethod, folder: Path) -> Executor:
-    # what is trained has the same last digits only where as many threads add them up
-    threads = config.executor.threads or (1 if method.trains_candidates else None)
-    return make_executor(
-        config.model_copy(update={"executor": config.executor.model_copy(update={"threads": threads})}), folder
-    )
 
 
 def _search(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> tuple[Any, PruningPlan]:

@@ -103,6 +103,7 @@ def finetune_config(
     """
     folder = find_folder(folder)
     config = read_config(folder)
+    name = folder.resolve().name.removesuffix(".partial")
     if not (folder / "original").is_dir():
         raise InputError(f"a search must have left its base network, got no {folder / 'original'}; search again")
     chosen = find_strategy(read_strategies(file or _strategies_of(folder)), strategy)
@@ -111,7 +112,7 @@ def finetune_config(
     data = {
         **config.to_mapping(),
         "weights": str((folder / "original").resolve()),
-        "out": str(out or folder.resolve().with_name(f"{folder.resolve().stem}-strategy-{strategy}")),
+        "out": str(out or folder.resolve().with_name(f"{name}-strategy-{strategy}")),
         "method": {"name": "eagle_eye", **keys, "strategy": list(chosen.vector)},
         "finetune": dataclasses.replace(config.finetune, **changes).to_mapping(),
     }

@@ -35,6 +35,7 @@ _KEYS = {
 # such a file says nothing of the trainings that prunekit needs: short ones, for --set to change
 _TRAINING = {"epochs": 5, "lr": 0.2, "schedule": "onecycle", "weight_decay": 5e-4, "channels_last": True}
 _FINETUNE = {"epochs": 2, "lr": 0.05, "schedule": "linear", "weight_decay": 5e-4, "channels_last": True}
+_METHOD = {"bn_batches": 10}  # as many as the smallest data set has
 
 
 def is_vega(data: Mapping[str, Any]) -> bool:
@@ -73,9 +74,17 @@ def translate(data: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
         "training": dict(_TRAINING),
         "finetune": dict(_FINETUNE),
         **mine,
-        "model": {**model, **(mine.get("model") or {})},
-        "method": {"name": "prune_ea", **policy, **(mine.get("method") or {})},
+        "model": {**model, **_own(mine, "model")},
+        "method": {"name": "prune_ea", **_METHOD, **policy, **_own(mine, "method")},
     }
+
+
+def _own(mine: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of prunekit's own that stands beside Vega's."""
+    section = mine.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{name} must be a section of keys and values, got {section!r}; indent its keys under it")
+    return section
 
 
 def _section(data: Mapping[str, Any], name: str, inside: str, passed: list[str]) -> dict[str, Any]:

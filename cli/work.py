@@ -23,7 +23,7 @@ __all__ = ["Say", "Work", "at_work", "find_done"]
 
 Say = Callable[[str], None]
 
-_WORTH = ("original", "study.db", "pruning_net")  # what of a folder is worth going on with
+_WORTH = ("original", "pruning_net")  # what of a folder is worth going on with
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from prunekit.core.errors import OutputError
 
+TEMPORARY = ".unwritten-"
+"""How names of files begin that are not whole; one that is left was its writer's when that was killed."""
+
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Write ``content`` under a temporary name beside ``path``, then rename it.
@@ -37,7 +40,7 @@ def produce_atomic(path: str | os.PathLike[str], write: Callable[[Path], object]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # keep the suffix: some writers choose the format by it
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=target.suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)

@@ -48,6 +48,8 @@ class RunLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+            if _is_torn(self.path):  # by a process that was killed: its last line is lost, and not the next one
+                self._stream.write("\n")
             self._writer = writer(str(self.path.parent / "tensorboard")) if writer else None
         except OSError as error:
             raise OutputError(f"a log must be writable, got {self.path} ({error}); choose another folder") from error
@@ -60,8 +62,11 @@ class RunLog:
             fields: Plain data or NumPy values; what JSON cannot say (nan, infinity) becomes null.
         """
         line = {"time": round(time.time(), 3), "event": event, **fields}
-        self._stream.write(json.dumps(_plain(line), allow_nan=False) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(f"a log must be writable, got {self.path} ({error}); make room, then resume") from error
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Add one point to each named TensorBoard curve; without TensorBoard nothing happens."""
@@ -75,7 +80,8 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close the files. May be called twice."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what cannot be written was told of before
+            self._stream.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -86,6 +92,14 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether a file ends within a line."""
+    with open(path, "rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(size - 1, 0))
+        return size > 0 and stream.read() != b"\n"
 
 
 def _writer_class() -> Any:

@@ -92,11 +92,6 @@ class SearchMethod(ABC):
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         self.settings: Any = check(self.Settings, dict(config or {}), f"keys of {self.name}")
 
-    @property
-    def trains_candidates(self) -> bool:
-        """Whether an evaluation trains: its last digits then depend on the number of threads."""
-        return False
-
     @abstractmethod
     def check(self, coupling: Coupling, *, model: str = "") -> None:
         """Make sure, before any training, that the method can reach what its settings ask for.

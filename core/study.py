@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import logging
 import math
 import sqlite3
 import time
@@ -23,6 +24,8 @@ from prunekit.core.plan import PruningPlan
 from prunekit.core.settings import first_difference
 
 __all__ = ["FORMAT_VERSION", "STUDY_FILE", "Study"]
+
+logger = logging.getLogger("prunekit.study")
 
 STUDY_FILE = "study.db"
 FORMAT_VERSION = 1
@@ -90,7 +93,7 @@ class Study:
     @property
     def config(self) -> dict[str, Any]:
         """The configuration that the study was begun with."""
-        found: dict[str, Any] = json.loads(self._meta("config"))
+        found: dict[str, Any] = self._json(self._meta("config"))
         return found
 
     @property
@@ -101,7 +104,7 @@ class Study:
     @property
     def begun(self) -> float:
         """When it was begun, in seconds since 1970."""
-        return float(json.loads(self._meta("begun")))
+        return float(self._json(self._meta("begun")))
 
     @property
     def latest(self) -> float:
@@ -153,7 +156,7 @@ class Study:
         row = self._one('SELECT plan FROM candidates WHERE "index" = ? ORDER BY number DESC', (index,))
         if row is None:
             raise StudyError(f"a candidate must be one of the study, got {index}; it has {len(self)}")
-        return PruningPlan.from_dict(json.loads(row[0]))
+        return PruningPlan.from_dict(self._json(row[0]))
 
     def __iter__(self) -> Iterator[Candidate]:
         """All candidates, in the order in which the search asked for them."""
@@ -183,13 +186,13 @@ class Study:
         """All data of a kind, by name."""
         with self._errors():
             rows = self._connection.execute("SELECT name, data FROM notes WHERE kind = ?", (kind,)).fetchall()
-        return {name: json.loads(data) for name, data in rows}
+        return {name: self._json(data) for name, data in rows}
 
     def once(self, kind: str, name: str | int, compute: Callable[[], Any]) -> Any:
         """The data kept under a name; where there are none, what ``compute`` gives, which is kept."""
         row = self._one("SELECT data FROM notes WHERE kind = ? AND name = ?", (kind, str(name)))
         if row is not None:
-            return json.loads(row[0])
+            return self._json(row[0])
         data = compute()
         self.note(kind, name, data)
         return json.loads(json.dumps(data))  # the same the first time as any later one: lists, not tuples
@@ -222,6 +225,7 @@ class Study:
                 self._connection.execute("PRAGMA journal_mode = WAL")  # others may read while we write
                 self._connection.execute("PRAGMA synchronous = FULL")
             if begun:
+                self._compare_versions()
                 return
             self._connection.execute("BEGIN IMMEDIATE")  # the tables and what stands in them: all or nothing
             for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -246,6 +250,20 @@ class Study:
                 f"a study can be continued with its own configuration only, got another {key} than {self.path} has; "
                 "set it back, or begin anew with --overwrite"
             )
+
+    def _compare_versions(self) -> None:
+        mine, theirs = importlib.metadata.version("prunekit"), self.version
+        if mine != theirs:
+            logger.warning("%s was begun by prunekit %s, got %s: what they find may differ", self.path, theirs, mine)
+
+    def _json(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise StudyError(
+                f"a study must hold what a search wrote, got something else in {self.path} ({error}); begin anew with "
+                "--overwrite"
+            ) from error
 
     def _meta(self, key: str) -> str:
         row = self._one("SELECT value FROM meta WHERE key = ?", (key,))
@@ -278,7 +296,10 @@ class Study:
         try:
             yield
         except sqlite3.IntegrityError as error:
-            raise StudyError(f"a candidate can be kept once, got it again in {self.path} ({error})") from error
+            raise StudyError(
+                f"a candidate can be kept once, got it again in {self.path} ({error}); was the study begun by another "
+                f"version ({self.version}) or with other code? begin anew with --overwrite"
+            ) from error
         except sqlite3.OperationalError as error:
             raise OutputError(
                 f"a study must be readable and writable, got {self.path} ({error}); make room or wait for the process "

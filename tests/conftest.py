@@ -6,7 +6,8 @@ import os
 from importlib.util import find_spec
 
 # read when the libraries are loaded, so they are set before anything else is imported
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# one thread where several processes share the tests among them: more only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 if find_spec("mindspore"):
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("MPLBACKEND", "Agg")

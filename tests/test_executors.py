@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,7 @@ from _house import python
 from prunekit.core.candidates import Proposal, Request
 from prunekit.core.errors import CheckpointError, CutError, InputError, MissingDependencyError, WorkerError
 from prunekit.core.executor import Executor, LocalExecutor, ProcessExecutor, RayExecutor
+from prunekit.core.executor._remote import RemoteExecutor
 from prunekit.core.ledger import Ledger
 from prunekit.core.plan import PruningPlan
 from prunekit.core.study import Study
@@ -86,6 +88,44 @@ def test_the_same_figures_in_the_same_places(name: str, make: Make) -> None:
     assert list(executor.map([])) == []
     assert gather(executor, requests(5)) == expected(5)
     assert gather(executor, requests(2)) == expected(2)  # by the same workers
+
+
+class Scripted(RemoteExecutor[int]):
+    """Two workers, of which the second comes up together with the first one's answer."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.begun = 0
+        self.asked: dict[int, str] = {}
+
+    def _start(self) -> int:
+        self.begun += 1
+        return self.begun
+
+    def _send(self, hand: int, text: str) -> None:
+        self.asked[hand] = text
+
+    def _wait(self, hands: Sequence[int]) -> list[tuple[int, str | None]]:
+        answer = json.dumps({"figures": {"score": 1.0}, "seconds": 0.1})
+        if not self.asked:
+            return [(1, "{}")]
+        heard: list[tuple[int, str | None]] = [(hand, answer) for hand in hands if hand in self._busy]
+        heard += [(hand, "{}") for hand in hands if hand in self._starting]
+        assert heard, "nobody is left to wait for"
+        return heard
+
+    def _why(self, hand: int) -> str:
+        return "it was stopped"
+
+    def _stop(self, hand: int) -> None:
+        pass
+
+
+def test_who_stops_listening_can_ask_again() -> None:
+    executor = Scripted()
+    for _ in executor.map(requests(3)):
+        break
+    assert [position for position, _ in executor.map(requests(1))] == [0]
 
 
 @pytest.mark.parametrize("name", ALL)

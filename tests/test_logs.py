@@ -106,3 +106,21 @@ def test_progress_on_a_terminal_nests() -> None:
     os.close(ours)
     assert child.wait() == 0
     assert b"outer" in shown and b"note [here]" in shown
+
+
+def test_a_line_that_a_kill_tore_costs_no_other(tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log.write("start")
+    with open(tmp_path / "log.jsonl", "a") as stream:
+        stream.write('{"time": 1, "event": "candi')
+    with RunLog(tmp_path) as log:
+        log.write("start")
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(lines) == 3 and [json.loads(lines[k])["event"] for k in (0, 2)] == ["start", "start"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match="a log must be writable.*make room, then resume"), RunLog(tmp_path) as log:
+        log.write("start")

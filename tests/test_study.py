@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -274,3 +274,22 @@ def test_an_error_in_an_evaluation_comes_through() -> None:
     with pytest.raises(InputError, match="finite"), Ledger(Study(), executor, decode, show=False) as ledger:
         ledger.score(proposals(1))
     assert len(ledger.study) == 0
+
+
+def test_text_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with Study(path, {"seed": 1}) as study:
+        fill(study, 1)
+        study.note("front", 0, 1)
+    reads: dict[str, Callable[[Study], object]] = {
+        "UPDATE meta SET value = '{' WHERE key = 'config'": lambda study: study.config,
+        "UPDATE notes SET data = '{'": lambda study: study.notes("front"),
+        "UPDATE candidates SET plan = '{'": lambda study: study.plan(0),
+        "UPDATE candidates SET vector = '{'": list,
+    }
+    for statement, read in reads.items():
+        with sqlite3.connect(path) as plain:
+            plain.execute(statement)
+        plain.close()
+        with Study(path) as study, pytest.raises(StudyError, match="must"):
+            read(study)

@@ -41,7 +41,7 @@ nas:
             num_classes: 10
 """
 SMALL = [
-    "data={name: digits, limit: 96, batch_size: 32}",
+    "data={name: digits, limit: 400, batch_size: 32}",
     "training={epochs: 1, lr: 0.1}",
     "finetune={epochs: 1, lr: 0.05}",
     "recalibrate=2",
@@ -50,7 +50,6 @@ SMALL = [
     "method.num_generation=1",
     "method.num_individual=3",
     "method.random_models=4",
-    "method.bn_batches=2",
     "method.train_front=1",
 ]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunekit.algorithms.correlation_study import spread
-from prunekit.algorithms.eagle_eye._search import Rung, Scorer, breed, halve, score_all
+from prunekit.algorithms.eagle_eye._search import Rung, Scorer, breed, halve, plan_rungs, score_all
 from prunekit.algorithms.eagle_eye._settings import EagleEyeSettings
 from prunekit.algorithms.eagle_eye._space import Space
 from prunekit.algorithms.eagle_eye._study import study
@@ -91,8 +91,8 @@ class EagleEye(SearchMethod):
         begin = time.monotonic()
         draws = space.draw(self.settings.candidates, task.seed)
         task.say(f"{draws.drawn:,} strategies drawn for {len(draws.vectors)} candidates")
-        with self._ledger(task, encoding) as ledger:
-            whole = Rung(1, self.settings.bn_batches, count_batches(task.loaders.validation), 1.0)
+        whole = Rung(1, self.settings.bn_batches, count_batches(task.loaders.validation), 1.0)
+        with self._ledger(task, encoding, whole) as ledger:
             found, random, cost = self._search(Scorer(ledger, space, whole), draws.vectors, space, task.seed)
         best = best_first(found)[0]
         task.say(f"best is {strategy_line(best)}, {best.figures['ratio']:.4f} of the MACs")
@@ -122,7 +122,10 @@ class EagleEye(SearchMethod):
         """Accuracy on the held-out images once batch norm statistics are adapted."""
         return Evaluator(task.analysis, task.loaders, self.settings.bn_batches).answer
 
-    def _ledger(self, task: Task, encoding: PruningRateEncoding) -> Ledger:
+    def _ledger(self, task: Task, encoding: PruningRateEncoding, whole: Rung) -> Ledger:
+        total = self.settings.candidates
+        if self.settings.search == "halving":
+            total = sum(rung.count for rung in plan_rungs(total, whole.bn_batches, whole.validation_batches))
         file = None if task.folder is None else StrategyFile(task.folder / self.settings.output_file)
 
         def scored(candidate: Candidate) -> None:
@@ -133,7 +136,7 @@ class EagleEye(SearchMethod):
         task.executor.prepare(lambda: self.evaluation(task))
         return Ledger(
             task.study, task.executor, lambda vector: encoding.decode(vector, model=task.model),
-            total=self.settings.candidates, seed=task.seed, scored=scored, log=task.log,
+            total=total, seed=task.seed, scored=scored, log=task.log,
         )  # fmt: skip
 
     def _search(

@@ -21,7 +21,17 @@ from prunekit.core.plan import PruningPlan
 from prunekit.core.recipe import Recipe
 from prunekit.core.store import WEIGHTS_FILE, read_store, write_store
 
-__all__ = ["NET_FILE", "NET_FOLDER", "Generator", "NetRecord", "is_net", "load_net", "save_net", "train_net"]
+__all__ = [
+    "NET_FILE",
+    "NET_FOLDER",
+    "Generator",
+    "NetRecord",
+    "is_net",
+    "load_net",
+    "read_record",
+    "save_net",
+    "train_net",
+]
 
 NET_FOLDER = "pruning_net"
 NET_FILE = "pruning_net.json"
@@ -113,12 +123,12 @@ def is_net(folder: Path) -> bool:
     return (folder / NET_FILE).is_file()
 
 
-def load_net(folder: Path, analysis: Analysis, space: Space, hidden: int) -> tuple[Any, NetRecord]:
-    """The PruningNet that was written into a folder.
+def read_record(folder: Path, fingerprint: str, space: Space, hidden: int) -> NetRecord:
+    """What the PruningNet of a folder is, if it can be used.
 
     Args:
         folder: Where it is.
-        analysis: The network whose weights it shall generate.
+        fingerprint: Hash of the architecture of the network whose weights it shall generate.
         space: What vectors mean.
         hidden: Width of its hidden layers, as the settings say.
 
@@ -126,11 +136,10 @@ def load_net(folder: Path, analysis: Analysis, space: Space, hidden: int) -> tup
         CheckpointError: There is none, it is damaged, or it was trained for another network or other settings.
     """
     record = _read(folder)
-    print_ = analysis.graph.fingerprint()
-    if record.fingerprint != print_:
+    if record.fingerprint != fingerprint:
         raise CheckpointError(
             f"a PruningNet generates weights of the network it was trained for ({record.model}, fingerprint "
-            f"{record.fingerprint}), got one of fingerprint {print_}; train a PruningNet for it, or set the same "
+            f"{record.fingerprint}), got one of fingerprint {fingerprint}; train a PruningNet for it, or set the same "
             "model, options, image size and number of classes"
         )
     if record.hidden != hidden:
@@ -143,6 +152,22 @@ def load_net(folder: Path, analysis: Analysis, space: Space, hidden: int) -> tup
             f"ids must mean what they meant when the PruningNet in {folder} was trained ({len(record.genes)} ids), got "
             f"{len(space.genes)} ids or other layers; use the same model.name, or train it anew"
         )
+    return record
+
+
+def load_net(folder: Path, analysis: Analysis, space: Space, hidden: int) -> tuple[Any, NetRecord]:
+    """The PruningNet that was written into a folder.
+
+    Args:
+        folder: Where it is.
+        analysis: The network whose weights it shall generate.
+        space: What vectors mean.
+        hidden: Width of its hidden layers, as the settings say.
+
+    Raises:
+        CheckpointError: There is none, it is damaged, or it was trained for another network or other settings.
+    """
+    record = read_record(folder, analysis.graph.fingerprint(), space, hidden)
     state, _ = read_store(folder)
     net = analysis.backend.pruning_net(analysis, hidden=hidden, seed=0)
     analysis.backend.set_state(net, state)

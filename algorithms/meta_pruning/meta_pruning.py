@@ -24,6 +24,7 @@ from prunekit.algorithms.meta_pruning._net import (
     NetRecord,
     is_net,
     load_net,
+    read_record,
     save_net,
     train_net,
 )
@@ -36,6 +37,7 @@ from prunekit.core.batches import Loaders
 from prunekit.core.candidates import Candidate, Evaluation, Proposal, Request
 from prunekit.core.correlation import correlate
 from prunekit.core.coupling.groups import Coupling
+from prunekit.core.errors import InputError
 from prunekit.core.ledger import Ledger
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.settings import Section
@@ -61,16 +63,20 @@ class MetaPruning(SearchMethod):
     settings: MetaPruningSettings
 
     def check(self, coupling: Coupling, *, model: str = "") -> None:
-        """Make sure that there is a population within the budget, or that the given vector fits.
+        """Make sure that there is a population within the budget, and that the given vector or PruningNet fits.
 
         Raises:
             BudgetError: The budget cannot be reached, or by too few networks.
+            CheckpointError: The given PruningNet is another network's.
             PlanError: The given vector is none of the network's.
         """
         space = self._space(coupling, model)
         if self.settings.vector is not None:
             space.encoding.widths(self.settings.vector)
             return
+        if self.settings.pruning_net is not None:
+            folder = Path(self.settings.pruning_net).expanduser()
+            read_record(folder, coupling.graph.fingerprint(), space, self.settings.hidden)
         space.check(self.settings.population)
 
     def check_data(self, loaders: Loaders) -> None:
@@ -160,7 +166,10 @@ class MetaPruning(SearchMethod):
         evaluator = Evaluator(task.analysis, task.loaders, self.settings.bn_batches)
 
         def score(request: Request) -> dict[str, float]:
-            found = evaluator.score(generate(request.plan))
+            try:
+                found = evaluator.score(generate(request.plan))
+            except InputError:  # a generated network that overflows is a bad one, and no reason to end the search
+                return {"score": 0.0}
             return {"score": found.top1, "loss": found.loss}
 
         return score

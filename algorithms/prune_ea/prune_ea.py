@@ -45,11 +45,6 @@ class PruneEA(SearchMethod):
     Settings: ClassVar[type[Section]] = PruneEASettings
     settings: PruneEASettings
 
-    @property
-    def trains_candidates(self) -> bool:
-        """Whether an evaluation trains."""
-        return self.settings.evaluation == "train"
-
     def check(self, coupling: Coupling, *, model: str = "") -> None:
         """Make sure that the encoding has the length that the settings name.
 

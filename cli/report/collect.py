@@ -37,7 +37,7 @@ def report_folder(folder: str | Path) -> Path:
     Raises:
         InputError: There is neither.
     """
-    home = find_folder(Path(folder))
+    home = find_folder(Path(folder).resolve())
     done = home.with_name(home.name.removesuffix(_UNFINISHED)) if home.name != _UNFINISHED else home
     for place in (home, done):
         if place.is_dir():

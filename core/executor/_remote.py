@@ -77,10 +77,12 @@ class RemoteExecutor(Executor, Generic[Hand]):
         try:
             while todo.queue or self._busy:
                 self._hand_out(todo)
-                for hand, text in self._wait([*self._starting, *self._busy]):
+                heard = self._wait([*self._starting, *self._busy])
+                answers = [(hand, text) for hand, text in heard if hand in self._busy]
+                for hand, text in heard:  # before a result is handed on: nobody may come back for more
                     if hand not in self._busy:
                         self._started(hand, text)
-                        continue
+                for hand, text in answers:
                     found = self._answered(todo, hand, text)
                     self._hand_out(todo)  # first, so that nobody is idle while the result is looked at
                     if found is not None:
