@@ -229,11 +229,12 @@ def test_an_export_that_fails_costs_only_itself(
 
 
 def ready_configurations() -> list[Any]:
-    """Each with each backend. Large networks are slow, and on MindSpore what differs from another in keys alone."""
+    """Each with each backend. Large networks are slow, and on MindSpore what other quick tests run as well."""
     cases = []
     for name in list_configs():
         for backend in ("torch", "mindspore"):
-            long = "imagenet" in name or (backend == "mindspore" and name.endswith(("_list", "_cifar10", "_auto")))
+            again = name.endswith(("_list", "_cifar10", "_auto")) or name.startswith(("meta_pruning", "prune_ea"))
+            long = "imagenet" in name or (backend == "mindspore" and again)
             marks = [pytest.mark.slow] if long else []
             if backend == "mindspore":
                 marks.append(pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore"))

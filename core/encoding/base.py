@@ -70,7 +70,10 @@ class Encoding(ABC):
         except (TypeError, ValueError) as error:
             raise PlanError(f"an encoding is a list of numbers, got {vectors!r}") from error
         if table.ndim != 2 or table.shape[1] != self.length:
-            raise PlanError(f"{type(self).__name__} has {self.length} entries for this model, got {table.shape[-1]}")
+            raise PlanError(
+                f"{type(self).__name__} has {self.length} entries for this model, got {table.shape[-1]}; give "
+                f"{self.length} numbers, or use the model that the vector is of"
+            )
         bad = ~((table >= low) & (table <= high))
         whole = np.issubdtype(dtype, np.integer)
         if whole:
