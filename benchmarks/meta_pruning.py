@@ -152,7 +152,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, value in (("epochs", 5.0), ("lr", 0.2), ("net-epochs", 6.0), ("net-lr", 0.1)):
         parser.add_argument(f"--{name}", type=float, default=value)
-    parser.add_argument("--samples", default="budget", choices=["all", "budget"])
+    parser.add_argument("--samples", default="all", choices=["all", "budget"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--join", type=Path, nargs="+", default=[], help="files of --json to show as one table")
