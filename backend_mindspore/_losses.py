@@ -83,11 +83,7 @@ def right_answers(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def clipped(gradients: Any, largest: float) -> Any:
-    """Gradients, scaled down so that the norm of all together is at most ``largest``; overflown entries are zero."""
-    finite = ()
-    for gradient in gradients:
-        finite = finite + (ops.where(ops.isfinite(gradient), gradient, ops.zeros_like(gradient)),)
-    gradients = finite
+    """Gradients, scaled down so that the norm of all together is at most ``largest``."""
     total = ops.zeros((), mstype.float32)
     for gradient in gradients:
         total = total + gradient.astype(mstype.float32).square().sum()

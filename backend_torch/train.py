@@ -200,9 +200,6 @@ def _step(
         (value if share is None else value * share).backward()
         team.add_gradients(model)
         if recipe.grad_clip is not None:
-            for parameter in model.parameters():  # one entry that overflowed would make all of them nan
-                if parameter.grad is not None:
-                    parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
             nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
         optimizer.step()
         after_step()
