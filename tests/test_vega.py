@@ -98,7 +98,7 @@ def test_it_means_the_same_search(depth: int, length: int, tmp_path: Path) -> No
     assert config.model.name == f"resnet{depth}" and config.model.options == {"num_classes": 10}
     assert config.method.name == "prune_ea"
     assert config.method.keys == {
-        "length": length, "num_generation": 31, "num_individual": 32, "random_models": 64,
+        "bn_batches": 10, "length": length, "num_generation": 31, "num_individual": 32, "random_models": 64,
         "objectives": ["accuracy", "FLOPs", "parameters"],
     }  # fmt: skip
     assert config.seed == 3 and config.training.epochs == 1 and config.out == os.path.join("outputs", "other")
