@@ -177,16 +177,6 @@ def test_budgets_that_uniform_draws_never_meet_are_met_by_moving_them() -> None:
     assert (draw(space, 50) == vectors).all() and (draw(space, 50, seed=1) != vectors).any()
 
 
-def test_widths_for_training_may_be_drawn_near_the_budget(small: Analysis) -> None:
-    space = Space(small.coupling, "resnet20", [0.05, 0.06], "macs")
-    rngs = [np.random.default_rng(k) for k in range(50)]
-    all_, near = (np.concatenate([d(1, rng) for rng in rngs]) for d in (space.uniform, space.moved))
-    full = Cost(small.coupling).full(("macs",))["macs"]
-    assert np.median(space.costs(all_)) > 0.2 * full
-    assert (np.abs(space.costs(near) / full - 0.055) < 0.01).mean() > 0.9
-    assert len(np.unique(near, axis=0)) == 50 and (near.std(axis=0) > 2).all()
-
-
 @pytest.mark.parametrize(
     ("keys", "part"),
     [

@@ -66,12 +66,11 @@ class NetRecord:
 class _RandomWidths:
     """Before every step all widths are drawn anew, in a way that follows from seed and step alone."""
 
-    def __init__(self, net: Any, space: Space, seed: int, near: bool) -> None:
+    def __init__(self, net: Any, space: Space, seed: int) -> None:
         self._net, self._space, self._seed = net, space, seed
-        self._draw = space.moved if near else space.uniform
 
     def step_begin(self, step: int) -> None:
-        vectors = self._draw(1, np.random.default_rng([self._seed, step]))
+        vectors = self._space.uniform(1, np.random.default_rng([self._seed, step]))
         self._net.set_widths(self._space.encoding.widths(vectors)[0])
 
     def epoch_begin(self, epoch: int) -> None:
@@ -81,7 +80,7 @@ class _RandomWidths:
         """Nothing."""
 
 
-def train_net(task: Task, space: Space, hidden: int, recipe: Recipe, *, near: bool = False) -> tuple[Any, NetRecord]:
+def train_net(task: Task, space: Space, hidden: int, recipe: Recipe) -> tuple[Any, NetRecord]:
     """Train a PruningNet on the training images, each mini-batch at widths of its own.
 
     Args:
@@ -89,7 +88,6 @@ def train_net(task: Task, space: Space, hidden: int, recipe: Recipe, *, near: bo
         space: What vectors mean.
         hidden: Width of its hidden layers.
         recipe: How.
-        near: Draw widths that cost about what the budget allows, not all.
     """
     analysis, backend = task.analysis, task.analysis.backend
     task.say(f"PruningNet: training for {recipe.epochs:g} epochs, each mini-batch at random widths")
@@ -97,7 +95,7 @@ def train_net(task: Task, space: Space, hidden: int, recipe: Recipe, *, near: bo
         task.log.write("stage", name="PruningNet")
     begin = time.monotonic()
     net = backend.pruning_net(analysis, hidden=hidden, seed=task.seed)
-    widths = _RandomWidths(net, space, recipe.seed, near)
+    widths = _RandomWidths(net, space, recipe.seed)
     result = backend.fit(net, task.loaders.train, recipe, callbacks=[widths], log=task.log)
     fingerprint = analysis.graph.fingerprint()
     history = [dict(line) for line in result.history]

@@ -30,8 +30,6 @@ class MetaPruningSettings(Section):
         hidden: Width of the hidden layers of the PruningNet.
         training: Recipe of the PruningNet's training. Keys that are left out are the published ones: 64 epochs at a
             rate that falls from 0.25 along a line, weight decay 4e-5, label smoothing 0.1; the seed is the run's.
-        samples: Which networks the PruningNet is trained on: ``all`` of them, as published, or those that cost about
-            what the ``budget`` allows, for which it then learns sooner; it serves that budget alone.
         population: Networks of a generation.
         generations: How many generations, the first, random one among them; ``iterations`` is the same key.
         keep: How many of the best are remembered.
@@ -52,7 +50,6 @@ class MetaPruningSettings(Section):
     convention: Literal["macs", "metapruning"] = "macs"
     hidden: Count = 32
     training: dict[str, Any] = {}
-    samples: Literal["all", "budget"] = "all"
     population: Count = 50
     generations: Count = Field(20, validation_alias=AliasChoices("generations", "iterations"))
     keep: Count = 50

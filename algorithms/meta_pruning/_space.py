@@ -137,7 +137,7 @@ class Space:
             if len(found) == count:
                 return found
         for _ in range(_SHIFTS if count else 0):
-            found += self._new(self.moved(_SHIFTED, rng), count - len(found), taken)
+            found += self._new(self._moved(_SHIFTED, rng), count - len(found), taken)
             if len(found) == count:
                 break
         return found
@@ -183,7 +183,7 @@ class Space:
         taken.add(chosen)
         return list(chosen)
 
-    def moved(self, count: int, rng: np.random.Generator) -> IntArray:
+    def _moved(self, count: int, rng: np.random.Generator) -> IntArray:
         """Uniform draws, all ids of each moved by one amount to a cost of the upper part of the range, or near it."""
 
         def whole(values: FloatArray) -> IntArray:

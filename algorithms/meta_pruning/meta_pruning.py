@@ -189,7 +189,7 @@ class MetaPruning(SearchMethod):
         s = self.settings
         own = None if task.folder is None else task.folder / NET_FOLDER
         if s.pruning_net is None and (own is None or not is_net(own)):
-            net, record = train_net(task, space, s.hidden, s.recipe(task.seed), near=s.samples == "budget")
+            net, record = train_net(task, space, s.hidden, s.recipe(task.seed))
         else:
             home = self._home(task)
             net, record = load_net(home, task.analysis, space, s.hidden)
