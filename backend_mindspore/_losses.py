@@ -83,12 +83,13 @@ def right_answers(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def clipped(gradients: Any, largest: float) -> Any:
-    """Gradients, scaled down so that the norm of all together is at most ``largest``."""
+    """Gradients, scaled down so that the norm of all together is at most ``largest``, and that norm."""
     total = ops.zeros((), mstype.float32)
     for gradient in gradients:
         total = total + gradient.astype(mstype.float32).square().sum()
-    scale = ops.minimum(largest / (ops.sqrt(total) + 1e-6), ops.ones((), mstype.float32))
+    norm = ops.sqrt(total)
+    scale = ops.minimum(largest / (norm + 1e-6), ops.ones((), mstype.float32))
     scaled = ()
     for gradient in gradients:
         scaled = scaled + (gradient * scale.astype(gradient.dtype),)
-    return scaled
+    return scaled, norm

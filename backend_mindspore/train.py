@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -146,9 +147,10 @@ class _Gradients(nn.Cell):
         (value, logits), gradients = self.graded(targets, soft, *inputs)
         if self.maker is not None:
             gradients = self.maker.pulled_back(self.order, *gradients)
+        norm = ops.zeros((), mstype.float32)
         if self.clip is not None:
-            gradients = clipped(gradients, self.clip)
-        return value, logits, right_answers(logits, targets), gradients
+            gradients, norm = clipped(gradients, self.clip)
+        return value, logits, right_answers(logits, targets), gradients, norm
 
     def forward(self, targets: Tensor, soft: Any, *inputs: Any) -> Any:
         """Loss and logits."""
@@ -176,11 +178,11 @@ def _step(
     rates = rates_of(optimizer)
     moved = False
 
-    def step(batch: Any, rate: float) -> tuple[Tensor, Tensor, int]:
+    def step(batch: Any, rate: float) -> tuple[Tensor, Tensor, int, bool]:
         nonlocal moved
         inputs, targets = pair(batch)
         soft = None if teacher is None else _softened(teacher, inputs, recipe.distill_temperature)
-        value, logits, right, gradients = gradients_of(targets, soft, *arguments(net, inputs))
+        value, logits, right, gradients, norm = gradients_of(targets, soft, *arguments(net, inputs))
         if soft is not None and soft.shape != logits.shape:
             raise InputError(
                 f"a teacher must give the outputs of its pupil, got {tuple(soft.shape)} for {tuple(logits.shape)}; "
@@ -189,12 +191,13 @@ def _step(
         if loss is None:
             _check(logits, targets)
         set_rate(rates, rate)
-        if moved:
+        taken = recipe.grad_clip is None or math.isfinite(float(norm))
+        if taken and moved:
             optimizer(gradients)
-        else:  # until a step has shown that this optimizer is the model's in fact
+        elif taken:  # until a step has shown that this optimizer is the model's in fact
             moved = move(optimizer, gradients, rate)
         after_step()
-        return value, right, len(targets)
+        return value, right, len(targets), taken
 
     return step
 

@@ -181,7 +181,7 @@ def _step(
     device = device_of(model)
     distilling = recipe.distill_weight, recipe.distill_temperature
 
-    def step(batch: Any, rate: float) -> tuple[Any, Any, Any]:
+    def step(batch: Any, rate: float) -> tuple[Any, Any, Any, bool]:
         batch, count = batch if isinstance(batch, Share) else (batch, None)
         inputs, targets = pair(batch, device)
         if recipe.channels_last:
@@ -199,13 +199,18 @@ def _step(
         optimizer.zero_grad(set_to_none=True)
         (value if share is None else value * share).backward()
         team.add_gradients(model)
-        if recipe.grad_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
-        optimizer.step()
+        # scaling down by an infinite norm would make all gradients nan
+        taken = recipe.grad_clip is None or _clip(model, recipe.grad_clip)
+        if taken:
+            optimizer.step()
         after_step()
-        return figures
+        return *figures, taken
 
     return step
+
+
+def _clip(model: nn.Module, largest: float) -> bool:
+    return bool(nn.utils.clip_grad_norm_(model.parameters(), largest).isfinite())
 
 
 def _check_classes(given: Any, logits: Tensor) -> None:

@@ -49,7 +49,8 @@ class Recipe:
         aux_weight: Weight of the loss of each auxiliary output that a network gives in training;
             None takes 0.3 where there are several (GoogLeNet) and 0.4 where there is one (Inception v3).
         seed: Seed of the order of the data, of augmentation and of dropout.
-        grad_clip: Largest norm of the gradient; None does not clip.
+        grad_clip: Largest norm of the gradient; None does not clip. A step whose gradient overflows is left out, and
+            counted in the history as ``skipped``.
         steps_per_epoch: Use only so many batches of each pass; None uses all.
         channels_last: Train with channels as the innermost axis in memory, where the framework can.
     """

@@ -14,9 +14,10 @@ from prunekit.core.recipe import FitResult, Recipe, lr_curve
 
 __all__ = ["Callback", "Step", "StepCallback", "check_shapes", "check_teacher", "run_training", "steps_of"]
 
-Step = Callable[[Any, float], tuple[Any, Any, Any]]
-"""One optimizer step on a batch at a learning rate: (mean loss, right answers, examples). They may be the
-framework's own scalars; these are turned into floats now and then, not at every step."""
+Step = Callable[[Any, float], tuple[Any, Any, Any, bool]]
+"""One optimizer step on a batch at a learning rate: (mean loss, right answers, examples, whether the step was
+taken). The first three may be the framework's own scalars; these are turned into floats now and then, not at
+every step. A step is left out where gradients that are to be clipped overflowed."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -69,7 +70,8 @@ def run_training(
 
     Raises:
         DataError: The loader gives no batch, or fewer than its length.
-        TrainingError: The loss is not finite, or the parameters changed their shapes.
+        TrainingError: The loss is not finite, gradients overflow step after step, or the parameters changed their
+            shapes.
     """
     per_epoch = steps_of(loader, recipe)
     rates = lr_curve(recipe, per_epoch)
@@ -170,8 +172,8 @@ def _run_epoch(
     begins: Sequence[Callable[[int], object]],
 ) -> dict[str, float]:
     batches: Iterator[Any] = iter(loader)
-    waiting: list[tuple[Any, Any, Any]] = []
-    loss = right = seen = 0.0
+    waiting: list[tuple[Any, Any, Any, bool]] = []
+    loss = right = seen = skipped = 0.0
     for i, rate in enumerate(rates):
         try:
             batch = next(batches)
@@ -184,7 +186,7 @@ def _run_epoch(
             begin(first + i)
         waiting.append(step(batch, rate))
         if len(waiting) == _LOOK_EVERY or i + 1 == len(rates):
-            for at, (mean, correct, count) in enumerate(waiting, start=i + 1 - len(waiting)):
+            for at, (mean, correct, count, _) in enumerate(waiting, start=i + 1 - len(waiting)):
                 value = float(mean)
                 if not math.isfinite(value):
                     raise TrainingError(
@@ -194,8 +196,14 @@ def _run_epoch(
                 number = float(count)
                 loss, right, seen = loss + value * number, right + float(correct), seen + number
             bar.advance(len(waiting), loss=loss / seen)
+            if len(waiting) == _LOOK_EVERY and not any(taken for *_, taken in waiting):
+                raise TrainingError(
+                    f"gradients may overflow now and then, got {_LOOK_EVERY} steps in succession where they did, up "
+                    f"to step {first + i + 1} with a learning rate of {rate:.3g}; lower lr or add warmup_epochs"
+                )
+            skipped += sum(not taken for *_, taken in waiting)
             waiting.clear()
-    return {"loss": loss / seen, "top1": right / seen}
+    return {"loss": loss / seen, "top1": right / seen, **({"skipped": skipped} if skipped else {})}
 
 
 def _report(done: dict[str, float], epochs: int, bar: Bar, log: RunLog | None) -> None:

@@ -192,6 +192,22 @@ def test_steps_follow_torch(mode: str, options: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.parametrize("mode", ["pynative", "graph"], indirect=True)
+def test_a_step_whose_gradients_overflow_is_left_out(mode: str) -> None:
+    y = Tensor(np.arange(4) % 3, ms.int32)
+    usual = Tensor(np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)), y
+    huge = Tensor(np.full((4, 8), 1e30, np.float32)), y
+    net, twin = nn.Dense(8, 3), nn.Dense(8, 3)
+    ms.load_param_into_net(twin, net.parameters_dict())
+    recipe = Recipe(epochs=1, lr=0.1, schedule="constant", grad_clip=1.0)
+    found = fit(net, [usual, huge, usual], recipe, show=False)
+    fit(twin, [usual, usual], recipe, show=False)
+    assert found.history[0]["skipped"] == 1
+    np.testing.assert_array_equal(net.weight.asnumpy(), twin.weight.asnumpy())
+    with pytest.raises(TrainingError, match="20 steps in succession where they did, up to step 20"):
+        fit(net, [huge] * 40, recipe, show=False)
+
+
 class Two(nn.Cell):
     """Two inputs."""
 

@@ -231,6 +231,20 @@ def test_steps_follow_torch(model: Small, digits: Loaders) -> None:
         torch.testing.assert_close(model.state_dict()[name], value)
 
 
+def test_a_step_whose_gradients_overflow_is_left_out() -> None:
+    torch.manual_seed(0)
+    usual, huge = (torch.randn(4, 8), torch.arange(4) % 3), (torch.full((4, 8), 1e30), torch.arange(4) % 3)
+    net, twin = nn.Linear(8, 3), nn.Linear(8, 3)
+    twin.load_state_dict(net.state_dict())
+    recipe = Recipe(epochs=1, lr=0.1, schedule="constant", grad_clip=1.0)
+    found = fit(net, [usual, huge, usual], recipe, show=False)
+    fit(twin, [usual, usual], recipe, show=False)
+    assert found.history[0]["skipped"] == 1
+    assert torch.equal(net.weight, twin.weight) and torch.equal(net.bias, twin.bias)
+    with pytest.raises(TrainingError, match="20 steps in succession where they did, up to step 20"):
+        fit(net, [huge] * 40, recipe, show=False)
+
+
 def test_a_soft_mask_stays_zero_and_cuts_without_a_trace(model: Small, digits: Loaders) -> None:
     backend = TorchBackend()
     analysis = analyse(backend, model, torch.zeros(2, 1, 8, 8))
