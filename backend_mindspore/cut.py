@@ -20,7 +20,7 @@ from prunekit.core.errors import CutError, TraceError
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["adopt", "apply", "clone", "sliced", "trace_cut"]
+__all__ = ["adopt", "apply", "clone", "integers", "sliced", "trace_cut"]
 
 
 def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Cell:
@@ -101,6 +101,19 @@ def clone(net: nn.Cell) -> nn.Cell:
     return other
 
 
+def integers(net: nn.Cell) -> dict[str, tuple[str, dict[str, int]]]:
+    """Whole numbers of all cells but the framework's own; see ``core.backend.Backend.integers``."""
+    usual = set(vars(nn.Cell()))
+    return {
+        name: (
+            f"{type(cell).__module__}.{type(cell).__qualname__}",
+            {k: v for k, v in vars(cell).items() if type(v) is int and k not in usual},
+        )
+        for name, cell in net.cells_and_names()
+        if not type(cell).__module__.startswith("mindspore.")
+    }
+
+
 def _smaller(analysis: Analysis, plan: PruningPlan) -> nn.Cell:
     small = clone(analysis.model)
     places = owners(small)
@@ -115,6 +128,9 @@ def _smaller(analysis: Analysis, plan: PruningPlan) -> nn.Cell:
             setattr(cell, attribute, parameter)
         if changed:
             _update(cell)
+    cells = dict(small.cells_and_names())
+    for (name, attribute), value in analysis.coupling.integers(plan).items():
+        setattr(cells[name], attribute, value)
     clear_caches(small)
     return small
 

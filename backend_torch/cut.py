@@ -17,7 +17,7 @@ from prunekit.core.errors import CutError
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["apply", "sliced", "trace_cut"]
+__all__ = ["apply", "integers", "sliced", "trace_cut"]
 
 
 def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Module:
@@ -40,8 +40,7 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
             value = sliced(tensor.detach(), cuts[name], room)
             memo[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
     small = deep_copy(model, memo)
-    update_layers(small)
-    _update_bare_norms(small, analysis, plan)
+    _follow(small, analysis, plan)
     before = find_plan(model)
     attach_plan(small, plan if before is None else before.compose(plan))
     return small
@@ -58,8 +57,7 @@ def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
                 shape[axis] = len(kept)
             empty[id(tensor)] = torch.empty(shape, dtype=tensor.dtype, device="meta")
     small = meta_copy(analysis.model, empty)
-    update_layers(small)
-    _update_bare_norms(small, analysis, plan)
+    _follow(small, analysis, plan)
     try:
         graph = trace_copy(small, to_meta(analysis.example))
     except PartialTrace as error:
@@ -109,9 +107,31 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def update_layers(model: nn.Module) -> None:
+def integers(model: nn.Module) -> dict[str, tuple[str, dict[str, int]]]:
+    """Whole numbers of all modules but the framework's own; see ``core.backend.Backend.integers``."""
+    found = {}
+    for name, module in model.named_modules():
+        ours = isinstance(module, nn.MultiheadAttention)  # it follows its weights, but code of its own ties widths
+        if ours or not type(module).__module__.startswith("torch.nn."):
+            numbers = {} if ours else {k: v for k, v in vars(module).items() if type(v) is int}
+            found[name] = f"{type(module).__module__}.{type(module).__qualname__}", numbers
+    return found
+
+
+def _follow(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:
+    """Make all that a cut model knows of its widths follow them."""
+    update_layers(small, analysis.coupling.attention)
+    _update_bare_norms(small, analysis, plan)
+    for (module, name), value in analysis.coupling.integers(plan).items():
+        setattr(small.get_submodule(module), name, value)
+
+
+def update_layers(model: nn.Module, attention: str) -> None:
     """Make the framework's own layers say the widths that their parameters have."""
     for module in model.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            _multihead(module, attention)
+            continue
         for kind, update in _UPDATES:
             if isinstance(module, kind):
                 update(module)
@@ -172,6 +192,19 @@ def _group_norm(m: Any) -> None:
 
 def _prelu(m: Any) -> None:
     m.num_parameters = m.weight.shape[0]
+
+
+def _multihead(m: Any, attention: str) -> None:
+    width = m.out_proj.weight.shape[0]
+    if m.kdim == m.embed_dim:
+        m.kdim = width
+    if m.vdim == m.embed_dim:
+        m.vdim = width
+    if attention == "heads":
+        m.num_heads = max(1, width // m.head_dim)
+    else:
+        m.head_dim = width // m.num_heads
+    m.embed_dim = width
 
 
 def _embedding(m: Any) -> None:

@@ -45,18 +45,41 @@ def masked(analysis: Analysis, plan: PruningPlan) -> Iterator[nn.Module]:
     kept ones only; for these the model must be run in inference mode.
     """
     saved = [(t, t.detach().clone()) for t in {id(t): t for t, _, _ in _dropped(analysis, plan)}.values()]
-    mode = _Compress(analysis, plan) if analysis.coupling.compress else contextlib.nullcontext()
+    compressing = _compressing(analysis, plan) if analysis.coupling.compress else contextlib.nullcontext()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(fast and not analysis.coupling.compress)
     try:
         zero(analysis, plan)
-        with mode:
+        with compressing:
             yield analysis.model
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         with torch.no_grad():
             for tensor, value in saved:
                 tensor.copy_(value)
+
+
+@contextlib.contextmanager
+def _compressing(analysis: Analysis, plan: PruningPlan) -> Iterator[None]:
+    """Whenever the model runs, and only then, its ops see what is kept."""
+    mode = _Compress(analysis, plan)
+
+    def begin(*_: Any) -> None:
+        mode.next = 0
+        mode.__enter__()
+
+    def end(*_: Any) -> None:
+        mode.__exit__(None, None, None)
+
+    hooks = [
+        analysis.model.register_forward_pre_hook(begin),
+        analysis.model.register_forward_hook(end, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _dropped(analysis: Analysis, plan: PruningPlan) -> list[tuple[torch.Tensor, int, torch.Tensor]]:

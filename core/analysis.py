@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunekit.core.constants import repair
 from prunekit.core.coupling.couple import couple
-from prunekit.core.coupling.groups import ChannelGroup, Coupling
+from prunekit.core.coupling.groups import ChannelGroup, Coupling, Tie
+from prunekit.core.coupling.propagate import LAYERS, Freeze
 from prunekit.core.coupling.verify import Mismatch, compare
 from prunekit.core.errors import CutError
 from prunekit.core.graph import Graph
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from prunekit.core.backend import Backend
 
 __all__ = ["Analysis", "analyse", "cuttable", "dry_run"]
+
+
+_NOT = Freeze("", whole=False)
 
 
 @dataclass(frozen=True)
@@ -73,19 +78,33 @@ def analyse(
         InputError: The policy is unknown, or a pattern matches no layer.
     """
     graph = backend.trace(model, example)
-    frozen: dict[int, str] = {}
-    while True:
-        coupling = couple(graph, attention=attention, ignore=ignore, frozen_ops=frozen)
-        analysis = Analysis(backend, model, example, coupling)
-        if not probe or not coupling.groups:
-            return analysis
-        mismatch = dry_run(analysis, _probe_plan(coupling))
-        if mismatch is None:
-            return analysis
-        fresh = _same_line(graph, mismatch, coupling) - set(frozen)
+    frozen: dict[int, Freeze] = {}
+
+    def coupled(ties: Sequence[Tie]) -> Coupling:
+        return couple(graph, attention=attention, ignore=ignore, frozen_ops=frozen, ties=ties)
+
+    def run(coupling: Coupling) -> Mismatch | None:
+        if not coupling.groups:
+            return None
+        return dry_run(Analysis(backend, model, example, coupling), _probe_plan(coupling))
+
+    coupling = coupled(())
+    mismatch = run(coupling) if probe else None
+    integers = backend.integers(model) if mismatch else {}
+    while mismatch is not None:
+        repaired = repair(coupling, mismatch, integers, coupled, run)
+        if repaired is not None:
+            coupling, mismatch = repaired
+            continue
+        fresh = {k for k in _same_line(graph, mismatch, coupling) if not frozen.get(k, _NOT).whole}
         if not fresh:
             raise CutError(f"a network must compute the shapes its cut implies, but {mismatch.text}; freeze the layer")
-        frozen |= dict.fromkeys(fresh, f"a number in the code stands in the way ({mismatch.text})")
+        reason = f"a number in the code stands in the way ({mismatch.text})"
+        # what a layer reads is more often wrong than what it gives
+        frozen |= {k: Freeze(reason, whole=k in frozen or graph.all_ops[k].kind not in LAYERS) for k in fresh}
+        coupling = replace(coupled(coupling.ties), attributes=coupling.attributes)
+        mismatch = run(coupling)
+    return Analysis(backend, model, example, coupling)
 
 
 def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prunekit.core.analysis import Analysis
+from prunekit.core.constants import Solved, shortened, solved
 from prunekit.core.cost import Cost
 from prunekit.core.coupling.groups import ChannelGroup, FrozenGroup, Member
 from prunekit.core.errors import InputError
@@ -64,7 +64,7 @@ class FrozenRow:
     @property
     def because(self) -> str:
         """The reason and the end of the source line's path."""
-        return self.reason + (f" ({'/'.join(Path(self.where).parts[-2:])})" if self.where else "")
+        return self.reason + (f" ({shortened(self.where)})" if self.where else "")
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Inspection:
         groups: What can be cut.
         frozen: What must stay.
         budgets: What budgets would leave, the least reachable last.
+        constants: Numbers in the network's own code that a cut sets anew, or for which layers are cut alike.
     """
 
     model: str
@@ -114,6 +115,7 @@ class Inspection:
     groups: tuple[GroupRow, ...]
     frozen: tuple[FrozenRow, ...]
     budgets: tuple[BudgetRow, ...]
+    constants: tuple[Solved, ...] = ()
 
     @classmethod
     def of(cls, analysis: Analysis, *, model: str = "", keep: Sequence[float] = (0.75, 0.5, 0.25)) -> Inspection:
@@ -142,6 +144,7 @@ class Inspection:
             groups=_group_rows(analysis.groups, cost, full),
             frozen=_frozen_rows(analysis),
             budgets=_budget_rows(cost, keep) if analysis.groups else (),
+            constants=tuple(entry for entry in solved(analysis.coupling) if entry.how != "frozen"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,12 +158,13 @@ class Inspection:
             "groups": [_row_to_dict(row) for row in self.groups],
             "frozen": [_row_to_dict(row) for row in self.frozen],
             "budgets": [_row_to_dict(row) for row in self.budgets],
+            "constants": [_row_to_dict(row) for row in self.constants],
         }
 
     def __str__(self) -> str:
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.inputs)
         head = f"{self.model}, input {shapes}: {self.params:,} parameters, {self.macs:,} MACs, {self.flops:,} FLOPs"
-        parts = [head, self._groups_text(), self._frozen_text(), self._budgets_text()]
+        parts = [head, self._groups_text(), self._frozen_text(), self._constants_text(), self._budgets_text()]
         return "\n\n".join(part for part in parts if part)
 
     def _groups_text(self) -> str:
@@ -183,6 +187,11 @@ class Inspection:
         for row in self.frozen:
             lines.append((row.name, f"{row.size:,}", row.because))
         return _columns(lines, right=(1,))
+
+    def _constants_text(self) -> str:
+        if not self.constants:
+            return ""
+        return "Numbers in the code, and what a cut makes of them:\n" + "\n".join(f"  {row}" for row in self.constants)
 
     def _budgets_text(self) -> str:
         if not self.groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from prunekit.core.coupling._blocks import blocks
 from prunekit.core.coupling._rules_layers import opaque
 from prunekit.core.coupling.propagate import Axis, Flow, IntArray, attr, rule
 from prunekit.core.graph import Op
@@ -201,7 +202,7 @@ def reshape(flow: Flow, op: Op) -> None:
     old, new = flow.shape(x), flow.shape(out)
     given = flow.axes(x)
     result: list[Axis] = [None] * len(new)
-    for sources, targets in _blocks(old, new):
+    for sources, targets in blocks(old, new):
         sources = [a for a in sources if old[a] > 1]
         targets = [a for a in targets if new[a] > 1]
         if all(given[a] is None for a in sources):
@@ -210,37 +211,10 @@ def reshape(flow: Flow, op: Op) -> None:
             result[targets[0]] = given[sources[0]]
             continue
         merged = _merge(flow, [(given[a], old[a]) for a in sources], op)
-        split = _split(flow, merged, [new[a] for a in targets], op)
+        split = _split(flow, merged, [new[a] for a in targets], targets, op)
         for axis, labels in zip(targets, split, strict=True):
             result[axis] = labels
     flow.put(out, result)
-
-
-def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """The smallest runs of old and new axes that hold the same number of elements."""
-    blocks = []
-    i = j = 0
-    while i < len(old) or j < len(new):
-        sources: list[int] = []
-        targets: list[int] = []
-        left = right = 1
-        while True:
-            if left <= right and i < len(old) and (left < right or not sources):
-                left *= old[i]
-                sources.append(i)
-                i += 1
-            elif j < len(new) and (right < left or not targets):
-                right *= new[j]
-                targets.append(j)
-                j += 1
-            elif left == right:
-                break
-            else:
-                left *= old[i]
-                sources.append(i)
-                i += 1
-        blocks.append((sources, targets))
-    return blocks
 
 
 def _merge(flow: Flow, parts: list[tuple[Axis, int]], op: Op) -> IntArray:
@@ -258,7 +232,7 @@ def _merge(flow: Flow, parts: list[tuple[Axis, int]], op: Op) -> IntArray:
     return np.tile(np.repeat(labels, inner), outer)
 
 
-def _split(flow: Flow, labels: IntArray, sizes: list[int], op: Op) -> list[Axis]:
+def _split(flow: Flow, labels: IntArray, sizes: list[int], targets: list[int], op: Op) -> list[Axis]:
     """Labels of the axes that one axis is split into: it is cut along the axis they vary on."""
     if len(sizes) == 1:
         return [labels]
@@ -267,15 +241,16 @@ def _split(flow: Flow, labels: IntArray, sizes: list[int], op: Op) -> list[Axis]
     if not varying:
         flow.space.freeze(labels, f"one coupled set is split into axes in {op.scope}", op.where)
         return [None] * len(sizes)
-    chosen = varying[-1] if len(varying) == 1 else _policy(flow, op, varying)
+    chosen = varying[-1] if len(varying) == 1 else _policy(flow, op, varying, targets)
     rows = np.moveaxis(labels.reshape(sizes), chosen, -1).reshape(-1, sizes[chosen])
     if len(varying) > 1:
         flow.space.unite(rows[1:].ravel(), np.tile(rows[0], len(rows) - 1))
     return [rows[0].copy() if a == chosen else None for a in range(len(sizes))]
 
 
-def _policy(flow: Flow, op: Op, varying: list[int]) -> int:
+def _policy(flow: Flow, op: Op, varying: list[int], targets: list[int]) -> int:
     """Heads × width of a head: which of the two is cut."""
-    if op.outputs[0] in flow.heads and flow.attention == "heads":
+    out = op.outputs[0]
+    if out in flow.heads and flow.attention == "heads" and not flow.splits.again(out, targets[varying[-1]]):
         return varying[-2]
     return varying[-1]

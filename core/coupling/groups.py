@@ -14,7 +14,7 @@ from prunekit.core.graph import Graph
 if TYPE_CHECKING:
     from prunekit.core.plan import PruningPlan
 
-__all__ = ["AxisForms", "ChannelGroup", "Coupling", "FrozenGroup", "Member"]
+__all__ = ["Attribute", "AxisForms", "ChannelGroup", "Coupling", "FrozenGroup", "Member", "Tie"]
 
 IntArray = NDArray[np.int64]
 
@@ -96,6 +96,36 @@ class FrozenGroup:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """A whole number that a module of the user's own keeps, and that must follow a width.
+
+    Attributes:
+        module: Dotted name of the module (``"blocks.0.attn"``).
+        name: Name of the attribute (``"num_heads"``).
+        axis: Tensor id and axis whose length it is to be.
+        where: ``file.py:line`` where a cut network failed without it.
+    """
+
+    module: str
+    name: str
+    axis: tuple[int, int]
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Axes of one length that are cut alike because code takes the one for the other.
+
+    Attributes:
+        axes: Tensor id and axis of each.
+        where: ``file.py:line`` where a cut network failed without it.
+    """
+
+    axes: tuple[tuple[int, int], ...]
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class AxisForms:
     """The length of every tensor axis as an affine function of group widths.
 
@@ -139,6 +169,8 @@ class Coupling:
         attention: Policy for axes split into heads: ``"heads"`` or ``"head_dim"``.
         compress: Positions (in ``graph.all_ops``) of ops that a masked network must run on the
             kept channels alone, because they take statistics or sums over channels.
+        attributes: Whole numbers in the user's own modules that a cut sets anew.
+        ties: Axes that were tied so that code with numbers in it stays right.
     """
 
     graph: Graph
@@ -149,6 +181,8 @@ class Coupling:
     unit_of: tuple[IntArray, IntArray] = field(repr=False, default=(np.empty(0, int), np.empty(0, int)))
     attention: str = "heads"
     compress: frozenset[int] = frozenset()
+    attributes: tuple[Attribute, ...] = ()
+    ties: tuple[Tie, ...] = ()
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -163,6 +197,13 @@ class Coupling:
     def group(self, name: str) -> ChannelGroup:
         """The group of that name."""
         return self.groups[self.index[name]]
+
+    def integers(self, plan: PruningPlan) -> dict[tuple[str, str], int]:
+        """What a plan makes of the whole numbers in the user's modules: (module, attribute) → value."""
+        if not self.attributes:
+            return {}
+        lengths = self.forms.lengths(plan.widths(self)[None])[0]
+        return {(a.module, a.name): int(lengths[self.forms.axes[a.axis[0]][a.axis[1]]]) for a in self.attributes}
 
     def cuts(self, plan: PruningPlan) -> dict[str, dict[int, IntArray]]:
         """What a plan keeps of every parameter and buffer: ``cuts[name][axis]`` = sorted indices.

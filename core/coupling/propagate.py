@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prunekit.core.coupling._heads import Splits
+from prunekit.core.coupling.groups import Tie
 from prunekit.core.coupling.labels import LabelSpace
 from prunekit.core.graph import Graph, Op
 
-__all__ = ["Axis", "Flow", "RULES", "attr", "rule"]
+__all__ = ["LAYERS", "RULES", "Axis", "Flow", "Freeze", "attr", "rule"]
 
 IntArray = NDArray[np.int64]
 Axis = IntArray | None
@@ -29,6 +32,22 @@ def rule(*kinds: str) -> Callable[[Callable[[Flow, Op], None]], Callable[[Flow, 
         return function
 
     return register
+
+
+LAYERS = ("conv", "linear")
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """An op whose channels must stay.
+
+    Attributes:
+        reason: Why.
+        whole: All that it reads and gives; else, of a layer, only what it reads.
+    """
+
+    reason: str
+    whole: bool = True
 
 
 class _Unset:
@@ -56,6 +75,7 @@ class Flow:
         self.space = LabelSpace()
         self.attention = attention
         self.heads = heads
+        self.splits = Splits(graph)
         self.roles: dict[tuple[int, int], tuple[str, str]] = {}
         self.compress: list[tuple[int, IntArray]] = []
         self.position = 0
@@ -63,18 +83,38 @@ class Flow:
         self._makers: dict[int, Op] = {}
         self._read = {t for op in graph.all_ops for t in op.inputs} | set(graph.outputs)
 
-    def run(self, frozen_ops: Mapping[int, str]) -> None:
+    def run(self, frozen_ops: Mapping[int, Freeze], ties: Sequence[Tie] = ()) -> None:
         """Propagate through all ops, then freeze the network's outputs.
 
         Args:
-            frozen_ops: Reason by position of the ops whose every channel must stay.
+            frozen_ops: By position, the ops whose channels must stay.
+            ties: Axes to unite as soon as they have labels: what splits an axis later looks at them.
         """
+        tied = {end: number for number, tie in enumerate(ties) for end in tie.axes}
+        first: dict[int, IntArray] = {}
+        ends: dict[int, list[tuple[int, int]]] = {}
+        for (tensor, axis), number in tied.items():
+            ends.setdefault(tensor, []).append((axis, number))
+        for tensor in ends:
+            if self.graph.tensors[tensor].role in ("parameter", "buffer"):
+                self._tie(tensor, ends[tensor], first)
         for position, op in enumerate(self.graph.all_ops):
             self.position = position
             RULES[op.kind](self, op)
             if position in frozen_ops:
-                self.freeze_all((*op.inputs, *op.outputs), frozen_ops[position], op.where)
+                freeze = frozen_ops[position]
+                tensors = (*op.inputs, *op.outputs) if freeze.whole or op.kind not in LAYERS else op.inputs[:1]
+                self.freeze_all(tensors, freeze.reason, op.where)
+            for tensor in op.outputs:
+                if tensor in ends:
+                    self._tie(tensor, ends[tensor], first)
         self.freeze_all(self.graph.outputs, "output of the network")
+
+    def _tie(self, tensor: int, ends: Collection[tuple[int, int]], first: dict[int, IntArray]) -> None:
+        for axis, number in ends:
+            labels = self.get(tensor, axis)
+            if labels is not None and len(first.setdefault(number, labels)) == len(labels):
+                self.space.unite(first[number], labels)
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """Shape of a tensor."""
