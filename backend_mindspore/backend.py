@@ -16,6 +16,7 @@ from prunekit.backend_mindspore import cut, mask, state
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
+from prunekit.core.constants import Integers
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 from prunekit.core.processes import Processes
@@ -39,6 +40,9 @@ class MindSporeBackend(Backend):
 
     def trace_cut(self, analysis: Analysis, plan: PruningPlan) -> Graph:
         return cut.trace_cut(analysis, plan)
+
+    def integers(self, model: Any) -> Integers:
+        return cut.integers(model)
 
     def clone(self, model: Any) -> nn.Cell:
         return cut.clone(model)
@@ -67,6 +71,16 @@ class MindSporeBackend(Backend):
         from prunekit.backend_mindspore import observe
 
         return observe.predict(model, inputs)
+
+    def outputs(self, model: Any, example: Any) -> list[NDArray[Any]]:
+        from prunekit.backend_mindspore import observe
+
+        return observe.outputs(model, example)
+
+    def precise(self, model: Any, example: Any) -> tuple[Any, Any]:
+        from prunekit.backend_mindspore import observe
+
+        return observe.precise(model, example)
 
     def evaluate(self, model: Any, loader: Iterable[Any]) -> dict[str, float]:
         from prunekit.backend_mindspore import observe

@@ -22,12 +22,14 @@ from prunekit.backend_mindspore._batches import (
     pynative,
 )
 from prunekit.backend_mindspore._names import is_statistic, parameters
+from prunekit.backend_mindspore.cut import clone
 from prunekit.backend_mindspore.state import to_array
+from prunekit.backend_mindspore.statistics import recalibrate
 from prunekit.core.backend import Tap
 from prunekit.core.errors import DataError, InputError
 from prunekit.core.observe import check_layers, check_seen, check_taps
 
-__all__ = ["activations", "evaluate", "feature_maps", "gradients", "predict"]
+__all__ = ["activations", "evaluate", "feature_maps", "gradients", "outputs", "precise", "predict"]
 
 _LAST_AXIS = (nn.Dense, nn.LayerNorm, nn.Embedding)
 
@@ -48,6 +50,28 @@ def predict(net: nn.Cell, inputs: Iterable[Any] | Any) -> NDArray[Any]:
     if not parts:
         raise DataError("predict needs at least one batch, got none")
     return np.concatenate(parts)
+
+
+def outputs(net: nn.Cell, example: Any) -> list[NDArray[Any]]:
+    """All tensors of a network's answer; see ``core.backend.Backend.outputs``."""
+    with evaluating(net):
+        found = call(net, example)
+    return [to_array(t) for t in _leaves(found) if t.is_floating_point()]
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return [t for part in parts for t in _leaves(part)]
+
+
+def precise(net: nn.Cell, example: Any) -> tuple[nn.Cell, Any]:
+    """A copy whose statistics fit its weights: else values grow beyond what single precision can tell apart."""
+    other = clone(net)
+    if isinstance(example, Tensor) and any(is_statistic(name) for name in parameters(other)):
+        recalibrate(other, [(example, Tensor(np.zeros(len(example), np.int32)))], 1)
+    return other, example
 
 
 def evaluate(net: nn.Cell, loader: Iterable[Any]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
+from prunekit.core.constants import Integers
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 from prunekit.core.processes import Processes
@@ -41,6 +42,9 @@ class TorchBackend(Backend):
 
     def trace_cut(self, analysis: Analysis, plan: PruningPlan) -> Graph:
         return cut.trace_cut(analysis, plan)
+
+    def integers(self, model: Any) -> Integers:
+        return cut.integers(model)
 
     def clone(self, model: Any) -> nn.Module:
         return deep_copy(model)
@@ -69,6 +73,16 @@ class TorchBackend(Backend):
         from prunekit.backend_torch import observe
 
         return observe.predict(model, inputs)
+
+    def outputs(self, model: Any, example: Any) -> list[NDArray[Any]]:
+        from prunekit.backend_torch import observe
+
+        return observe.outputs(model, example)
+
+    def precise(self, model: Any, example: Any) -> tuple[Any, Any]:
+        from prunekit.backend_torch import observe
+
+        return observe.precise(model, example)
 
     def evaluate(self, model: Any, loader: Iterable[Any]) -> dict[str, float]:
         from prunekit.backend_torch import observe

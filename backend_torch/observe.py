@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from prunekit.backend_torch._batches import (
     call,
@@ -20,12 +21,24 @@ from prunekit.backend_torch._batches import (
     logits_of,
     pair,
 )
+from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch.state import to_array
+from prunekit.backend_torch.trace import leaves
 from prunekit.core.backend import Tap
 from prunekit.core.errors import DataError, InputError
 from prunekit.core.observe import check_layers, check_seen, check_taps
 
-__all__ = ["activations", "evaluate", "feature_maps", "gradients", "predict", "shares_of", "totals"]
+__all__ = [
+    "activations",
+    "evaluate",
+    "feature_maps",
+    "gradients",
+    "outputs",
+    "precise",
+    "predict",
+    "shares_of",
+    "totals",
+]
 
 _LAST_AXIS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 
@@ -48,6 +61,21 @@ def predict(model: nn.Module, inputs: Iterable[Any] | Any) -> NDArray[Any]:
     if not parts:
         raise DataError("predict needs at least one batch, got none")
     return np.concatenate(parts)
+
+
+def outputs(model: nn.Module, example: Any) -> list[NDArray[Any]]:
+    """All tensors of a network's answer; see ``core.backend.Backend.outputs``."""
+    with evaluating(model), torch.inference_mode():
+        return [to_array(t) for t in leaves(call(model, example)) if t.is_floating_point()]
+
+
+def precise(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
+    """A copy in double precision, and the example likewise."""
+
+    def double(value: torch.Tensor) -> torch.Tensor:
+        return value.double() if value.is_floating_point() else value
+
+    return deep_copy(model).double(), tree_map_only(torch.Tensor, double, example)
 
 
 def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:

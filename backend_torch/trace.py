@@ -24,7 +24,7 @@ from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
 
-__all__ = ["PartialTrace", "call", "inference", "meta_copy", "trace", "trace_copy"]
+__all__ = ["PartialTrace", "call", "inference", "leaves", "meta_copy", "trace", "trace_copy"]
 
 
 class PartialTrace(TraceError):
@@ -180,7 +180,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
                 self.graph(),
                 where,
             ) from error
-        self.outputs += [self.ids[id(t)] for t in _leaves(result) if id(t) in self.ids]
+        self.outputs += [self.ids[id(t)] for t in leaves(result) if id(t) in self.ids]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -265,15 +265,15 @@ def _same_shape(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
     return args[0] if name.endswith("_") and name[:-1] in _SHAPE_KEEPERS else None
 
 
-def _leaves(result: Any) -> list[torch.Tensor]:
+def leaves(result: Any) -> list[torch.Tensor]:
     """Tensors in whatever a model returns: nested containers, mappings, dataclasses."""
     if isinstance(result, torch.Tensor):
         return [result]
     if isinstance(result, dict):
         result = list(result.values())
     if isinstance(result, tuple | list):
-        return [t for value in result for t in _leaves(value)]
-    return [t for value in vars(result).values() for t in _leaves(value)] if hasattr(result, "__dict__") else []
+        return [t for value in result for t in leaves(value)]
+    return [t for value in vars(result).values() for t in leaves(value)] if hasattr(result, "__dict__") else []
 
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep

@@ -11,12 +11,14 @@ from rich.table import Table
 from prunekit.cli.config import METHODS, list_configs
 from prunekit.core._names import nearest
 from prunekit.core.budget import profiles
+from prunekit.core.constants import shortened
 from prunekit.core.errors import ConfigError
 from prunekit.core.importance import criteria
 from prunekit.core.inspection import Inspection, shorten
 from prunekit.core.registry import get_backend, list_algorithms, list_backends
+from prunekit.core.verification import Verification
 
-__all__ = ["inspection_tables", "known_names"]
+__all__ = ["inspection_tables", "known_names", "verification_text"]
 
 
 def known_names(what: str, backend: str) -> list[tuple[str, str]]:
@@ -73,6 +75,11 @@ def inspection_tables(seen: Inspection) -> Iterator[Any]:
         for stay in seen.frozen:
             frozen.add_row(escape(stay.name), f"{stay.size:,}", escape(stay.because))
         yield frozen
+    if seen.constants:
+        constants = _table("Numbers in the code, and what a cut makes of them", "how", "what", "times>", "where")
+        for row in seen.constants:
+            constants.add_row(row.how, escape(row.what), str(row.times), escape(shortened(row.where)))
+        yield constants
     if seen.budgets:
         budgets = _table("What a budget leaves, every group cut evenly", "budget", "channels>", "parameters>", "MACs>")
         for left in seen.budgets:
@@ -91,3 +98,18 @@ def _table(title: str, *heads: str) -> Table:
     for head in heads:
         table.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left")
     return table
+
+
+def verification_text(found: Verification) -> str:
+    """What a check of the law found, as lines."""
+    error = "not reached" if found.error is None else f"{found.error:.1e}"
+    lines = [
+        f"{found.model} ({found.backend}): {found.status}" + (f": {found.message}" if found.message else ""),
+        f"  largest relative error  {error}",
+        f"  channel groups          {found.groups}",
+        f"  parameters              {found.params:,}, of which {found.lost:.0%} were cut on average; "
+        f"{found.frozen_share:.0%} are frozen",
+        f"  seconds                 {found.analysis_seconds:.2f} to analyse, {found.cut_seconds:.2f} to cut",
+    ]
+    lines += [f"  number in the code      {constant}" for constant in found.constants]
+    return "\n".join((*lines, *(f"  stays                   {reason}" for reason in found.frozen)))

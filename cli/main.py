@@ -17,22 +17,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from prunekit.core.errors import ConfigError, InputError, PrunekitError
+from prunekit.cli._app import Backend, Folder, app, clear_errors, say, show_tracebacks
+from prunekit.cli.networks import inspect_command, verify_command
+from prunekit.core.errors import ConfigError, InputError
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="prunekit",
-    help="Channel pruning: a network and a budget in, a smaller network out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-_debug = False
-
-Backend = Annotated[str | None, typer.Option("--backend", help="Framework, e.g. torch.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")]
+__all__ = ["app", "inspect_command", "main", "verify_command"]
 
 
 def main() -> None:
@@ -53,35 +42,14 @@ def _root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
-    global _debug
-    _debug = debug
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """An error that prunekit raised on purpose is one message and exit code 2; others are mistakes of ours."""
-    try:
-        yield
-    except PrunekitError as error:
-        if _debug:
-            raise
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the run is not done", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _say(text: str) -> None:
-    # sys.stderr is looked up each time: while a progress bar is up, it is the bar's
-    print(text, file=sys.stderr, flush=True)
+    show_tracebacks(debug)
 
 
 class _Notes(logging.Handler):
     """What the library logs, as lines beside the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(record.getMessage())
+        say(record.getMessage())
 
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Output folder.")]
@@ -103,7 +71,7 @@ def run_command(
     resume: Resume = False,
 ) -> None:
     """Train, prune, cut, export and measure, as a configuration says."""
-    with _clear_errors(), _notes(), _stoppable():
+    with clear_errors(), _notes(), _stoppable():
         _one_of(overwrite, resume)
         _run(_settings(config, backend, out, changes), overwrite, resume)
 
@@ -125,7 +93,7 @@ def _settings(config: str, backend: str | None, out: Path | None, changes: list[
 def _run(settings: Any, overwrite: bool, resume: bool = False) -> None:
     from prunekit.cli.run import run
 
-    results = run(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=_say)
+    results = run(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=say)
     _show_results(results, str(settings.out))
 
 
@@ -167,12 +135,12 @@ def train_command(
     resume: Resume = False,
 ) -> None:
     """Train MetaPruning's PruningNet alone: `prunekit search` takes it by --set method.pruning_net=DIR/pruning_net."""
-    with _clear_errors(), _notes(), _stoppable():
+    with clear_errors(), _notes(), _stoppable():
         from prunekit.cli.meta import train
 
         _one_of(overwrite, resume)
         settings = _settings(config, backend, out, changes)
-        train(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=_say)
+        train(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=say)
         print(f"PruningNet: {settings.out}/pruning_net")
 
 
@@ -186,12 +154,12 @@ def search_command(
     resume: Resume = False,
 ) -> None:
     """Search without cutting. What it found goes to `select` and `finetune`, or to `evaluate --top` (MetaPruning)."""
-    with _clear_errors(), _notes(), _stoppable():
+    with clear_errors(), _notes(), _stoppable():
         from prunekit.cli.search import search
 
         _one_of(overwrite, resume)
         settings = _settings(config, backend, out, changes)
-        search(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=_say)
+        search(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=say)
         print(f"search: {settings.out}")
 
 
@@ -201,7 +169,7 @@ def select_command(
     top: Annotated[int | None, typer.Option("--top", metavar="N", help="How many; by default all.")] = None,
 ) -> None:
     """List the strategies of a search, best first."""
-    with _clear_errors(), _notes():
+    with clear_errors(), _notes():
         from prunekit.cli.search import select_strategies
 
         for line in select_strategies(place, top):
@@ -221,7 +189,7 @@ def finetune_command(
     resume: Resume = False,
 ) -> None:
     """Cut the original of a search by one of its strategies, fine-tune, export and measure."""
-    with _clear_errors(), _notes(), _stoppable():
+    with clear_errors(), _notes(), _stoppable():
         from prunekit.cli.search import finetune_config
 
         changes = {"lr": lr, "weight_decay": weight_decay, "epochs": epochs}
@@ -250,67 +218,13 @@ def _show_results(results: dict[str, Any], out: str) -> None:
         raise InputError(f"the network in {out} gave other answers in a new process; see reload in results.json")
 
 
-@app.command("inspect")
-def inspect_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a network; see `prunekit list models`.")],
-    shape: Annotated[str | None, typer.Option("--input", metavar="N,C,H,W", help="Shape of an input.")] = None,
-    backend: Backend = None,
-    options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the network's builder.")
-    ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Layers whose outputs must stay.")
-    ] = None,
-    attention: Annotated[str, typer.Option("--attention", help="Cut heads or head_dim.")] = "heads",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Show what of a network can be cut, what must stay and why, and what budgets would leave."""
-    with _clear_errors():
-        from prunekit.cli.config import parse_options
-        from prunekit.core.analysis import analyse
-        from prunekit.core.inspection import Inspection
-        from prunekit.core.registry import get_backend
-
-        chosen: Any = get_backend(backend or "torch")
-        given = parse_options(options or [])
-        size = _shape(shape) if shape is not None else chosen.default_input(model, **given)
-        network = chosen.build_model(model, seed=0, **given)
-        analysis = analyse(chosen, network, chosen.example(size), attention=attention, ignore=ignore or [])
-        seen = Inspection.of(analysis, model=model)
-        if as_json:
-            print(json.dumps(seen.to_dict(), indent=1))
-        else:
-            _show_inspection(seen)
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise InputError(f"--input must be whole numbers with commas between them, got {text!r}; e.g. 1,3,224,224")
-    return shape
-
-
-def _show_inspection(seen: Any) -> None:
-    console = Console()
-    if not console.is_terminal:
-        print(seen)
-        return
-    from prunekit.cli._tables import inspection_tables
-
-    for part in inspection_tables(seen):
-        console.print(part)
-
-
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="models, algorithms, criteria, profiles or configs.")],
     backend: Backend = None,
 ) -> None:
     """List the names that configurations and commands know."""
-    with _clear_errors():
+    with clear_errors():
         from prunekit.cli._tables import known_names
 
         lines = known_names(what, backend or "torch")
@@ -326,7 +240,7 @@ def export_command(
     output: Annotated[Path | None, typer.Option("--output", help="File; by default model.* in the folder.")] = None,
 ) -> None:
     """Export the pruned network of a run; the file is loaded again by its runtime and compared."""
-    with _clear_errors():
+    with clear_errors():
         from prunekit.cli.job import open_run
 
         job, small = open_run(folder)
@@ -342,7 +256,7 @@ def report_command(
     output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="File to write.")] = None,
 ) -> None:
     """Write report.html of a run or a search, also while it works; or print the report as text."""
-    with _clear_errors():
+    with clear_errors():
         from prunekit.cli.report import report_text, write_report
         from prunekit.core._files import write_atomic
 
@@ -367,7 +281,7 @@ def evaluate_command(
     resume: Resume = False,
 ) -> None:
     """Load the pruned network of a run and test it; or train the network of a vector of MetaPruning's from scratch."""
-    with _clear_errors(), _notes(), _stoppable():
+    with clear_errors(), _notes(), _stoppable():
         from prunekit.cli.evaluate import evaluate_run, inference_report
         from prunekit.cli.meta import vector_config
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from prunekit.core.analysis import Analysis
 from prunekit.core.carried import plan_of
+from prunekit.core.constants import Integers
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 from prunekit.core.processes import Processes
@@ -100,6 +101,13 @@ class Backend(ABC):
             CutError: The cut model does not run; ``position`` is the op that stands in the way.
         """
 
+    def integers(self, model: Any) -> Integers:
+        """Whole numbers that the modules of the user's own keep as attributes; a cut may have to set them anew.
+
+        A backend that keeps this method leaves them alone: where they stand in the way, channels are frozen.
+        """
+        return {}
+
     @abstractmethod
     def clone(self, model: Any) -> Any:
         """An independent copy."""
@@ -152,6 +160,19 @@ class Backend(ABC):
             inputs: One array or tensor ``(N, …)``, or an iterable of batches; of batches that
                 are ``(inputs, targets)`` pairs the first is taken.
         """
+
+    @abstractmethod
+    def outputs(self, model: Any, example: Any) -> list[NDArray[Any]]:
+        """All floating-point tensors that a network returns in inference mode for one example, in order.
+
+        Args:
+            model: A network, whatever it returns: nested containers, mappings, dataclasses.
+            example: One input, a tuple of positional inputs, or a dict of keyword inputs.
+        """
+
+    def precise(self, model: Any, example: Any) -> tuple[Any, Any]:
+        """A copy of a network and an example in which rounding errors are as small as the framework allows."""
+        return self.clone(model), example
 
     @abstractmethod
     def evaluate(self, model: Any, loader: Iterable[Any]) -> dict[str, float]:

@@ -27,15 +27,9 @@ from prunekit.core.patches import LayerWindow
 from prunekit.core.plan import PruningPlan
 from prunekit.core.pruning_net import PruningNetSpec
 from prunekit.core.recipe import Recipe
+from prunekit.core.verification import random_plan, relative_error
 
 __all__ = ["BackendTestCase", "RandomWidths", "random_plan", "random_widths", "relative_error"]
-
-
-def random_plan(analysis: Analysis, keep: float = 0.7, seed: int = 0) -> PruningPlan:
-    """A plan that keeps a random share of every group, at least one channel each."""
-    rng = np.random.default_rng(seed)
-    kept = {g.name: rng.permutation(g.size)[: max(1, round(g.size * keep))].tolist() for g in analysis.groups}
-    return PruningPlan.of(analysis.coupling, kept)
 
 
 def random_widths(spec: PruningNetSpec, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -67,13 +61,6 @@ class RandomWidths:
         """New widths."""
         self.steps.append(step)
         self.net.set_widths(random_widths(self.net.spec, self.rng))
-
-
-def relative_error(found: Any, expected: Any) -> float:
-    """Largest difference between two arrays, relative to the largest value expected."""
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape, f"{found.shape} is not {expected.shape}"
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
 
 
 class BackendTestCase(ABC):

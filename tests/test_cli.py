@@ -321,6 +321,15 @@ def test_debug_shows_where_an_error_comes_from() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_verify(backend: str) -> None:
+    options = ("verify", "resnet20", "--input", "1,3,16,16", "--seeds", "1", "--backend", backend)
+    assert call(*options).startswith(f"resnet20 ({backend}): exact")
+    data = json.loads(call(*options, "--json"))
+    assert data["status"] == "exact" and data["error"] < 1e-5 and data["frozen_share"] < 0.01
+    assert "ratio must lie in (0, 1), got 1.5" in flat(call(*options, "--ratio", "1.5", code=2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_inspect(backend: str) -> None:
     text = call("inspect", "resnet20", "--input", "1,1,14,14", "--set", "in_channels=1", "--backend", backend)
     data = json.loads(call("inspect", "resnet20", "--input", "1,1,14,14", "--set", "in_channels=1", "--json"))

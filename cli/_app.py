@@ -1,0 +1,56 @@
+"""What all commands share: the application, how errors end it, and what it says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prunekit.core.errors import PrunekitError
+
+__all__ = ["Backend", "Folder", "app", "clear_errors", "say", "show_tracebacks"]
+
+app = typer.Typer(
+    name="prunekit",
+    help="Channel pruning: a network and a budget in, a smaller network out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_debug = False
+
+Backend = Annotated[str | None, typer.Option("--backend", help="Framework, e.g. torch.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")]
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Whether errors are to show where they come from."""
+    global _debug
+    _debug = wanted
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """An error that prunekit raised on purpose is one message and exit code 2; others are mistakes of ours."""
+    try:
+        yield
+    except PrunekitError as error:
+        if _debug:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the run is not done", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def say(text: str) -> None:
+    """Tell the user something on standard error."""
+    # sys.stderr is looked up each time: while a progress bar is up, it is the bar's
+    print(text, file=sys.stderr, flush=True)

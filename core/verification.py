@@ -1,0 +1,202 @@
+"""The law as a check that anybody can run on any network: cut at random and masked must agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.backend import Backend
+from prunekit.core.constants import Solved, solved
+from prunekit.core.coupling.groups import Coupling
+from prunekit.core.errors import InputError, PrunekitError
+from prunekit.core.plan import PruningPlan
+
+__all__ = ["TOLERANCE", "Verification", "random_plan", "randomised", "relative_error", "verify"]
+
+TOLERANCE = 1e-5
+"""Largest difference of cut and masked network, relative to the largest value expected."""
+
+_BLIND = 1e-3
+_EVEN = 1e-3  # spread below which a parameter is all but constant
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of a check.
+
+    Attributes:
+        model: Name of the network.
+        backend: Name of the framework.
+        status: ``"exact"``; ``"non-neutral exact"`` where some norm or softmax takes statistics over channels that
+            were cut, and the masked network over those kept; ``"frozen"`` where nothing can be cut; ``"failed"``.
+        error: Largest relative error over all seeds, None where it was not reached.
+        groups: Number of channel groups.
+        params: Parameters of the whole network.
+        frozen_share: Share of the parameters that no cut makes smaller.
+        lost: Share of the parameters that the cuts took, on average.
+        constants: Numbers in the code that stood in the way.
+        frozen: Reasons for channels to stay, other than being the network's outputs.
+        analysis_seconds: Time for trace, coupling and dry run.
+        cut_seconds: Time of a cut, on average.
+        message: What failed.
+    """
+
+    model: str
+    backend: str
+    status: str
+    error: float | None = None
+    groups: int = 0
+    params: int = 0
+    frozen_share: float = 1.0
+    lost: float = 0.0
+    constants: tuple[Solved, ...] = ()
+    frozen: tuple[str, ...] = ()
+    analysis_seconds: float = 0.0
+    cut_seconds: float = 0.0
+    message: str = field(default="")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the law holds: a network in which nothing can be cut keeps it, too."""
+        return self.status != "failed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def verify(
+    backend: Backend,
+    model: Any,
+    example: Any,
+    *,
+    name: str = "",
+    ratio: float = 0.3,
+    seeds: int = 3,
+    attention: str = "heads",
+    ignore: Sequence[str] = (),
+) -> Verification:
+    """Cut a network at random, mask it alike, and compare all that both give.
+
+    Norms and parameters that are all but constant are randomised first: gammas of one, betas of zero, and residual
+    branches that begin at zero would hide mistakes.
+
+    Args:
+        backend: The backend of the model's framework.
+        model: A network; it is not changed.
+        example: One input, a tuple of positional inputs, or a dict of keyword inputs.
+        name: What to call it; by default the name of its class.
+        ratio: Share of every group's channels to remove, in (0, 1).
+        seeds: Number of random cuts.
+        attention: ``"heads"`` or ``"head_dim"``.
+        ignore: Name patterns of layers whose outputs must stay.
+
+    Returns:
+        What was found. A network that cannot be analysed or cut is ``"failed"``, with the message.
+
+    Raises:
+        InputError: ``ratio`` or ``seeds`` is out of range.
+    """
+    if not 0 < ratio < 1:
+        raise InputError(f"ratio must lie in (0, 1), got {ratio:g}; use 0.3 to remove 30% of every group")
+    if seeds < 1:
+        raise InputError(f"seeds must be at least 1, got {seeds}; 3 is usual")
+    result = Verification(name or type(model).__name__, backend.name, "failed")
+    begin = time.perf_counter()
+    try:
+        analysis = analyse(backend, model, example, attention=attention, ignore=ignore)
+        result = replace(_described(result, analysis.coupling), analysis_seconds=time.perf_counter() - begin)
+        if not analysis.groups:
+            return replace(result, status="frozen", error=0.0)
+        return _compared(result, analysis, ratio, seeds)
+    except PrunekitError as error:
+        return replace(result, message=str(error))
+
+
+def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int) -> Verification:
+    backend = analysis.backend
+    model, example = backend.precise(randomised(analysis), analysis.example)
+    analysis = replace(analysis, model=model, example=example)
+    whole = backend.outputs(model, example)
+    errors, lost, seconds, changed = [], [], [], False
+    for seed in range(seeds):
+        plan = random_plan(analysis, 1 - ratio, seed)
+        begin = time.perf_counter()
+        small = backend.apply(analysis, plan)
+        seconds.append(time.perf_counter() - begin)
+        found = backend.outputs(small, example)
+        with backend.masked(analysis, plan):
+            expected = backend.outputs(model, example)
+        if [a.shape for a in found] != [a.shape for a in expected]:
+            return replace(result, message=f"outputs have other shapes once cut (seed {seed})")
+        errors.append(max(map(relative_error, found, expected)))
+        changed |= max(map(relative_error, found, whole)) > _BLIND
+        left = sum(a.size for a in backend.get_state(small, copy=False).values())
+        lost.append(1 - left / sum(a.size for a in backend.get_state(model, copy=False).values()))
+    result = replace(result, error=max(errors), lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
+    if not max(errors) <= TOLERANCE:
+        return replace(result, message=f"cut and masked network differ by {max(errors):.1e}")
+    if not changed:
+        return replace(result, message="the outputs do not depend on what was cut: the check is blind")
+    neutral = all(g.neutral for g in analysis.groups)
+    return replace(result, status="exact" if neutral else "non-neutral exact")
+
+
+def random_plan(analysis: Analysis, keep: float = 0.7, seed: int = 0) -> PruningPlan:
+    """A plan that keeps a random share of every group, at least one channel each."""
+    rng = np.random.default_rng(seed)
+    kept = {g.name: rng.permutation(g.size)[: max(1, round(g.size * keep))].tolist() for g in analysis.groups}
+    return PruningPlan.of(analysis.coupling, kept)
+
+
+def relative_error(found: Any, expected: Any) -> float:
+    """Largest difference between two arrays, relative to the largest value expected."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape, f"{found.shape} is not {expected.shape}"
+    if not expected.size:
+        return 0.0
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def randomised(analysis: Analysis, seed: int = 0) -> Any:
+    """A copy of a network with random norms, and random values for parameters that are all but constant."""
+    backend, model = analysis.backend, analysis.backend.clone(analysis.model)
+    rng = np.random.default_rng(seed)
+    learned = {t.name for t in analysis.graph.tensors if t.role == "parameter"}
+    state = backend.get_state(model)
+    for name, values in state.items():
+        if values.dtype.kind != "f" or values.size < 2:
+            continue
+        if name.endswith("running_var"):
+            state[name] = rng.uniform(0.5, 1.5, values.shape).astype(values.dtype)
+        elif name.endswith("running_mean"):
+            state[name] = rng.normal(0, 0.3, values.shape).astype(values.dtype)
+        elif name in learned and values.std() < _EVEN:
+            gain = values.flat[0] > 0.5
+            drawn = rng.uniform(0.5, 1.5, values.shape) if gain else rng.normal(0, 0.3, values.shape)
+            state[name] = drawn.astype(values.dtype)
+    backend.set_state(model, state)
+    return model
+
+
+def _described(result: Verification, coupling: Coupling) -> Verification:
+    graph = coupling.graph
+    sizes = {t.name: int(np.prod(t.shape)) for t in graph.parameters().values()}
+    cut = {m.name for g in coupling.groups for m in g.members}
+    params = sum(sizes.values())
+    still = sum(n for name, n in sizes.items() if name not in cut)
+    usual = ("output of the network", "a single coupled set")
+    reasons = dict.fromkeys(f"{f.reason}" for f in coupling.frozen if not f.reason.startswith(usual))
+    return replace(
+        result,
+        groups=len(coupling.groups),
+        params=params,
+        frozen_share=still / max(1, params),
+        constants=solved(coupling),
+        frozen=tuple(reasons),
+    )

@@ -1,0 +1,193 @@
+"""Numbers in the user's own code: set to widths, made right by ties, or named where channels must stay."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.backend import Backend
+from prunekit.core.constants import solved
+from prunekit.core.inspection import Inspection
+from prunekit.core.plan import PruningPlan
+from prunekit.core.registry import get_backend
+from prunekit.core.verification import random_plan, relative_error, verify
+
+BOTH = [
+    "torch",
+    pytest.param(
+        "mindspore",
+        marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="MindSpore is not installed"),
+    ),
+]
+
+
+class Attention(nn.Module):
+    """As most vision transformers write it: the width is read off the input, the heads off the module."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (width // num_heads) ** -0.5
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
+        return self.proj((weights @ v).transpose(1, 2).reshape(b, n, c))
+
+
+class Tokens(nn.Module):
+    """Tokens, two blocks of attention, a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.one, self.two = nn.Linear(8, 24), Attention(24, 6), Attention(24, 6)
+        self.fc = nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        x = x + self.one(x)
+        return self.fc((x + self.two(x)).mean(1))
+
+
+class Numbered(nn.Module):
+    """A width of its own, kept as an attribute; and one that is written into the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = 12
+        self.conv, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 10, 3, padding=1)
+        self.hidden, self.fc = nn.Linear(10, 16), nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(x)).reshape(-1, self.channels, 6, 6)
+        x = torch.relu(self.second(x)).mean((2, 3)).reshape(-1, 10)  # 10: the number that stands in the way
+        return self.fc(torch.relu(self.hidden(x)))
+
+
+def mindspore_networks() -> dict[str, Any]:
+    import mindspore as ms
+    from mindspore import nn as mnn
+    from mindspore import ops
+
+    class MsAttention(mnn.Cell):
+        def __init__(self, width: int, num_heads: int) -> None:
+            super().__init__()
+            self.num_heads = num_heads
+            self.scale = (width // num_heads) ** -0.5
+            self.qkv, self.proj = mnn.Dense(width, 3 * width), mnn.Dense(width, width)
+
+        def construct(self, x: ms.Tensor) -> ms.Tensor:
+            b, n, c = x.shape
+            qkv = self.qkv(x).reshape((b, n, 3, self.num_heads, c // self.num_heads)).transpose((2, 0, 3, 1, 4))
+            q, k, v = qkv[0], qkv[1], qkv[2]
+            weights = ops.softmax(ops.matmul(q, k.transpose((0, 1, 3, 2))) * self.scale, -1)
+            return self.proj(ops.matmul(weights, v).transpose((0, 2, 1, 3)).reshape((b, n, c)))
+
+    class MsTokens(mnn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.one, self.two = mnn.Dense(8, 24), MsAttention(24, 6), MsAttention(24, 6)
+            self.fc = mnn.Dense(24, 5)
+
+        def construct(self, x: ms.Tensor) -> ms.Tensor:
+            x = self.embed(x)
+            x = x + self.one(x)
+            return self.fc((x + self.two(x)).mean(1))
+
+    class MsNumbered(mnn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.channels = 12
+            self.conv = mnn.Conv2d(3, 12, 3, has_bias=True)
+            self.second = mnn.Conv2d(12, 10, 3, has_bias=True)
+            self.hidden, self.fc = mnn.Dense(10, 16), mnn.Dense(16, 5)
+
+        def construct(self, x: ms.Tensor) -> ms.Tensor:
+            x = ops.relu(self.conv(x)).reshape((-1, self.channels, 6, 6))
+            x = ops.relu(self.second(x)).mean((2, 3)).reshape((-1, 10))
+            return self.fc(ops.relu(self.hidden(x)))
+
+    return {"tokens": MsTokens, "numbered": MsNumbered}
+
+
+SHAPES = {"tokens": (2, 7, 8), "numbered": (3, 3, 6, 6)}
+
+
+def build(backend: Backend, name: str) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    networks = mindspore_networks() if backend.name == "mindspore" else {"tokens": Tokens, "numbered": Numbered}
+    return networks[name](), backend.example(SHAPES[name])
+
+
+def analysed(backend: Backend, name: str) -> Analysis:
+    model, example = build(backend, name)
+    return analyse(backend, model, example)
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_heads_are_cut_with_the_width_that_code_takes_for_them(framework: str) -> None:
+    backend = get_backend(framework)
+    analysis = analysed(backend, "tokens")
+    assert [(g.name, g.size) for g in analysis.groups] == [("embed", 6)]
+    plan = random_plan(analysis)
+    small = backend.apply(analysis, plan)
+    assert small.one.num_heads == small.two.num_heads == 4 and analysis.model.one.num_heads == 6
+    with backend.masked(analysis, plan):
+        expected = backend.outputs(analysis.model, analysis.example)[0]
+    assert relative_error(backend.outputs(small, analysis.example)[0], expected) < 1e-5
+    more = backend.example((5, 11, 8))
+    assert backend.outputs(small, more)[0].shape == (5, 5)
+    found = {(s.how, s.what) for s in solved(analysis.coupling)}
+    assert ("attribute", "num_heads") in found and any(how == "tie" for how, _ in found)
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_an_attribute_follows_and_a_number_in_the_code_freezes_with_its_line(framework: str) -> None:
+    backend = get_backend(framework)
+    analysis = analysed(backend, "numbered")
+    assert {g.name: g.size for g in analysis.groups} == {"conv": 12, "hidden": 16}
+    plan = PruningPlan.of(analysis.coupling, {"conv": range(5), "hidden": range(3, 16)})
+    assert backend.apply(analysis, plan).channels == 5
+    seen = Inspection.of(analysis)
+    assert [(c.how, c.what) for c in seen.constants] == [("attribute", "channels")]
+    assert "attribute: channels" in str(seen)
+    (stays,) = [row for row in seen.frozen if row.name == "second"]
+    assert stays.reason.startswith("a number in the code stands in the way")
+    if framework == "torch":
+        line = Path(__file__).read_text().splitlines()[int(stays.where.rpartition(":")[2]) - 1]
+        assert "the number that stands in the way" in line
+
+
+@pytest.mark.parametrize("framework", BOTH)
+@pytest.mark.parametrize("name", SHAPES)
+def test_cut_networks_are_copied_saved_and_loaded(framework: str, name: str, tmp_path: Path) -> None:
+    backend = get_backend(framework)
+    analysis = analysed(backend, name)
+    small = backend.apply(analysis, random_plan(analysis))
+    expected = backend.outputs(small, analysis.example)[0]
+    backend.save(small, tmp_path)
+    again = backend.load(build(backend, name)[0], tmp_path)
+    for other in (backend.clone(small), again, *([copy.deepcopy(small)] if framework == "torch" else [])):
+        np.testing.assert_array_equal(backend.outputs(other, analysis.example)[0], expected)
+
+
+@pytest.mark.parametrize("framework", BOTH)
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_law_can_be_checked_by_anybody(framework: str, name: str) -> None:
+    backend = get_backend(framework)
+    model, example = build(backend, name)
+    before = {k: v.copy() for k, v in backend.get_state(model).items()}
+    found = verify(backend, model, example, name="mine")
+    assert found.status == "exact" and found.holds and found.error is not None and found.error < 1e-5
+    assert found.groups and 0.2 < found.lost < 0.7 and found.constants
+    assert all(np.array_equal(v, before[k]) for k, v in backend.get_state(model).items())
