@@ -17,7 +17,7 @@ help:
 	@echo "make lint      ruff and mypy only"
 	@echo "make data      install Fashion-MNIST, which demo and tests use where it is there"
 	@echo "make bench     what analysis, pruning, evaluation and searches cost, beside rivals"
-	@echo "make accuracy  how accurate pruned networks are, method by method, beside rivals and chance (two hours)"
+	@echo "make accuracy  how accurate pruned networks are, method by method, beside rivals and chance (three hours)"
 	@echo "make clean     remove what builds and runs leave behind; .venv and data stay"
 
 venv: $(READY)
