@@ -12,6 +12,7 @@ prepare()  # before MindSpore is imported
 
 from prunekit.backend_mindspore.backend import MindSporeBackend  # noqa: E402
 from prunekit.backend_mindspore.uni_pruner import UniPruner  # noqa: E402
+from prunekit.core.custom_ops import register_op  # noqa: E402
 from prunekit.core.face import Face  # noqa: E402
 
 limit_threads()
@@ -24,4 +25,4 @@ save = _face.save
 load = _face.load
 export = _face.export
 
-__all__ = ["MindSporeBackend", "UniPruner", "export", "inspect", "load", "plan_of", "prune", "save"]
+__all__ = ["MindSporeBackend", "UniPruner", "export", "inspect", "load", "plan_of", "prune", "register_op", "save"]

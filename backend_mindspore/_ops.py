@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prunekit.backend_mindspore._op_names import POINTWISE, UNIFORM
+from prunekit.core.custom_ops import custom_op
 
 __all__ = ["Call", "Seen", "Value", "describe", "tensors"]
 
@@ -63,8 +64,13 @@ _MAKERS: dict[str, Maker] = {}
 
 def describe(call: Call) -> Seen:
     """What a call is; an unknown one is opaque."""
-    maker = _MAKERS.get(call.op)
-    if maker is not None:
+    # ops.Custom is one primitive for all; its function tells them apart
+    maker, taught = _MAKERS.get(call.op), custom_op(call.attrs.get("func_name", call.op))
+    if taught is not None:
+        given = tuple(tensors(call.args))
+        attrs = taught.attributes([value.shape for value in given])
+        seen = Seen(taught.kind, given, taught.names(len(given)), attrs, len(call.outputs))
+    elif maker is not None:
         seen = maker(call)
     elif not tensors(call.args):
         seen = Seen("create", (), (), {"uniform": call.op in UNIFORM}, len(call.outputs))

@@ -96,7 +96,9 @@ def _culprit(analysis: Analysis, failure: Failure) -> int | None:
 
 def clone(net: nn.Cell) -> nn.Cell:
     """An independent copy, with nothing compiled."""
-    other = copy.deepcopy(net)
+    # an ops.Custom cannot be copied, and holds nothing that a copy may change
+    shared = {id(v): v for _, cell in net.cells_and_names() for v in vars(cell).values() if isinstance(v, ops.Custom)}
+    other = copy.deepcopy(net, shared)
     clear_caches(other)
     return other
 

@@ -8,6 +8,7 @@ if __name__ != "prunekit.backend_torch":  # a second copy would have classes of 
 
 from prunekit.backend_torch.backend import TorchBackend
 from prunekit.backend_torch.uni_pruner import UniPruner
+from prunekit.core.custom_ops import register_op
 from prunekit.core.face import Face
 
 _face = Face(TorchBackend())
@@ -18,4 +19,4 @@ save = _face.save
 load = _face.load
 export = _face.export
 
-__all__ = ["TorchBackend", "UniPruner", "export", "inspect", "load", "plan_of", "prune", "save"]
+__all__ = ["TorchBackend", "UniPruner", "export", "inspect", "load", "plan_of", "prune", "register_op", "save"]

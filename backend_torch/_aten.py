@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from prunekit.core.custom_ops import custom_op
+
 __all__ = ["Seen", "describe"]
 
 
@@ -38,6 +40,10 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     name = func._schema.name.removeprefix("aten::")
     maker = _MAKERS.get(name) or _MAKERS.get(name.rstrip("_"))
     inputs = [t for v in named.values() for t in _tensors(v)]
+    taught = custom_op(name)
+    if taught is not None:
+        attrs = {"numbers": _numbers(func, named), **taught.attributes([tuple(t.shape) for t in inputs])}
+        return Seen(taught.kind, tuple(inputs), tuple(outputs), taught.names(len(inputs)), attrs)
     if maker is not None:
         kind, wanted, attrs = maker(named, out)
         pairs = [(_RENAMED.get(w, w), t) for w in wanted for t in _tensors(named.get(w))]

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.backend_torch._aten import describe
 from prunekit.backend_torch._copying import deep_copy
-from prunekit.core.errors import TraceError
+from prunekit.core.errors import PrunekitError, TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
 
@@ -171,6 +171,8 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
         try:
             with inference(), self._follow_modules(), self:
                 result = call(self.model, example)
+        except PrunekitError:  # of ours, not the model's
+            raise
         except Exception as error:
             where = _user_line(error.__traceback__)
             shapes = [tuple(t.shape) for t in torch.utils._pytree.tree_leaves(example) if isinstance(t, torch.Tensor)]

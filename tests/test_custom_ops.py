@@ -1,0 +1,103 @@
+"""Ops that users teach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from prunekit.backend_torch import register_op
+from prunekit.backend_torch.backend import TorchBackend
+from prunekit.core import custom_ops
+from prunekit.core.analysis import analyse
+from prunekit.core.errors import InputError
+from prunekit.core.verification import verify
+
+BACKEND = TorchBackend()
+
+
+@torch.library.custom_op("prunekit_tests::swish", mutates_args=())
+def swish(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+@torch.library.custom_op("prunekit_tests::spread", mutates_args=())
+def spread(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x, 1)
+
+
+for op in (swish, spread):
+    op.register_fake(torch.empty_like)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.fc = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(spread(self.two(swish(self.one(x)))))
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(custom_ops, "_TAUGHT", {})
+    yield
+
+
+def test_unknown_ops_freeze_what_touches_them() -> None:
+    analysis = analyse(BACKEND, Net(), torch.randn(3, 6))
+    assert not analysis.groups
+    assert any("unknown operation prunekit_tests.swish" in f.reason for f in analysis.coupling.frozen)
+
+
+def test_taught_ops_are_cut() -> None:
+    torch.manual_seed(0)
+    register_op("prunekit_tests::swish", "elementwise")
+    register_op("prunekit_tests::spread", "softmax", attrs=lambda shapes: {"axis": len(shapes[0]) - 1})
+    analysis = analyse(BACKEND, Net(), torch.randn(3, 6))
+    assert [(g.name, g.size, g.neutral) for g in analysis.groups] == [("one", 16, True), ("two", 12, False)]
+    found = verify(BACKEND, Net(), torch.randn(3, 6))
+    assert found.status == "non-neutral exact", found.message
+
+
+def doubled(x):  # type: ignore[no-untyped-def]  # MindSpore reads no types here
+    return x * 2
+
+
+def test_taught_ops_are_cut_in_mindspore() -> None:
+    pytest.importorskip("mindspore")
+    from mindspore import Tensor, ops
+    from mindspore import nn as mnn
+
+    from prunekit.backend_mindspore.backend import MindSporeBackend
+
+    class Cells(mnn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = mnn.Dense(6, 16), mnn.Dense(16, 4)
+            self.double = ops.Custom(doubled, lambda x: x, lambda x: x, func_type="pyfunc")
+
+        def construct(self, x: Tensor) -> Tensor:
+            return self.two(self.double(self.one(x)))
+
+    backend = MindSporeBackend()
+    example = backend.example((3, 6))
+    assert not analyse(backend, Cells(), example).groups
+    register_op("doubled", "elementwise")
+    assert [(g.name, g.size) for g in analyse(backend, Cells(), example).groups] == [("one", 16)]
+    found = verify(backend, Cells(), example)
+    assert found.status == "exact", found.message
+
+
+def test_what_cannot_be_taught() -> None:
+    with pytest.raises(InputError, match="kind must be one that core.graph describes, got 'element'; did you mean"):
+        register_op("prunekit_tests::swish", "element")
+    missing = r"needs the attributes \('axis',\), got \['axis'\] missing"
+    with pytest.raises(InputError, match=missing):
+        register_op("prunekit_tests::swish", "softmax")
+    register_op("prunekit_tests::swish", "softmax", attrs=lambda shapes: {})
+    with pytest.raises(InputError, match=missing):
+        analyse(BACKEND, Net(), torch.randn(3, 6))
