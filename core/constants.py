@@ -84,6 +84,8 @@ def repair(
             if left[0] <= 0:
                 break
             tied = replace(couple((*coupling.ties, *ties)), attributes=coupling.attributes)
+            if not tied.groups:  # what cannot be cut at all runs, but nothing is won
+                continue
             left[0] -= 1
             then = run(tied)
             if _further(then, place.position):
@@ -164,33 +166,41 @@ def _attributes(place: _Place, coupling: Coupling) -> Iterator[tuple[Attribute, 
             )
 
 
-_Signature = tuple[int, int, int]
+_Signature = tuple[int, int, int]  # op within its module, operand, axis
+_End = tuple[int, int]  # tensor, axis
 
 
-def _axes(coupling: Coupling, module: str, value: int) -> dict[_Signature, tuple[int, int]]:
-    """Distinct axes of a length that can be cut, among what a module computes: (op, operand, axis) → end."""
-    found: dict[_Signature, tuple[int, int]] = {}
+def _cuttable(coupling: Coupling, module: str) -> Iterator[tuple[_Signature, _End, int]]:
+    """Axes that can be cut among what a module computes, each form of length once: place, end and length."""
     forms: set[int] = set()
     for ordinal, op in enumerate(_ops_of(coupling.graph, module)):
         for operand, tensor in enumerate((*op.inputs, *op.outputs)):
             for axis, n in enumerate(coupling.graph.tensors[tensor].shape):
                 form = coupling.forms.axes[tensor][axis]
-                if n == value and form not in forms and coupling.forms.slope[form].any():
+                if n > 1 and form not in forms and coupling.forms.slope[form].any():
                     forms.add(form)
-                    found[ordinal, operand, axis] = (tensor, axis)
-    return found
+                    yield (ordinal, operand, axis), (tensor, axis), n
 
 
-def _same(coupling: Coupling, module: str, value: int, signature: _Signature) -> tuple[int, int] | None:
-    """The end at the same place of another module; else any of that length."""
-    ordinal, operand, axis = signature
+def _at(coupling: Coupling, module: str, place: _Signature) -> tuple[_End, int] | None:
+    """The end at a place of a module and its length, where there is one."""
+    ordinal, operand, axis = place
     ops = _ops_of(coupling.graph, module)
-    if ordinal < len(ops):
-        tensors = (*ops[ordinal].inputs, *ops[ordinal].outputs)
-        if operand < len(tensors):
-            shape = coupling.graph.tensors[tensors[operand]].shape
-            if axis < len(shape) and shape[axis] == value:
-                return tensors[operand], axis
+    tensors = (*ops[ordinal].inputs, *ops[ordinal].outputs) if ordinal < len(ops) else ()
+    shape = coupling.graph.tensors[tensors[operand]].shape if operand < len(tensors) else ()
+    return ((tensors[operand], axis), shape[axis]) if axis < len(shape) else None
+
+
+def _axes(coupling: Coupling, module: str, value: int) -> dict[_Signature, _End]:
+    """Distinct axes of a length that can be cut, among what a module computes."""
+    return {place: end for place, end, n in _cuttable(coupling, module) if n == value}
+
+
+def _same(coupling: Coupling, module: str, value: int, place: _Signature) -> _End | None:
+    """The end at the same place of another module; else any of that length."""
+    found = _at(coupling, module, place)
+    if found is not None and found[1] == value:
+        return found[0]
     return next(iter(_axes(coupling, module, value).values()), None)
 
 
@@ -200,32 +210,21 @@ def _ties(place: _Place, coupling: Coupling) -> Iterator[list[Tie]]:
         if module not in place.integers:
             continue
         family = [m for m, (kind, _) in place.integers.items() if kind == place.integers[module][0] and m != module]
-        lengths: dict[int, dict[int, _Signature]] = {}
-        for ordinal, op in enumerate(_ops_of(coupling.graph, module)):
-            for operand, tensor in enumerate((*op.inputs, *op.outputs)):
-                for axis, n in enumerate(coupling.graph.tensors[tensor].shape):
-                    form = coupling.forms.axes[tensor][axis]
-                    if n > 1 and coupling.forms.slope[form].any():
-                        lengths.setdefault(n, {}).setdefault(form, (ordinal, operand, axis))
+        lengths: dict[int, list[_Signature]] = {}
+        for at, _, n in _cuttable(coupling, module):
+            lengths.setdefault(n, []).append(at)
         for n in sorted(lengths, reverse=True):
             if len(lengths[n]) > 1:
-                ties = (_tie(coupling, m, list(lengths[n].values()), place.op.where) for m in (module, *family))
+                ties = (_tie(coupling, m, lengths[n], place.op.where) for m in (module, *family))
                 yield [tie for tie in ties if tie is not None]
 
 
-def _tie(coupling: Coupling, module: str, signatures: Sequence[_Signature], where: str) -> Tie | None:
+def _tie(coupling: Coupling, module: str, places: Sequence[_Signature], where: str) -> Tie | None:
     """The tie of a module's axes at some places, where all of them are there and have one length."""
-    ops = _ops_of(coupling.graph, module)
-    ends = []
-    lengths = set()
-    for ordinal, operand, axis in signatures:
-        tensors = (*ops[ordinal].inputs, *ops[ordinal].outputs) if ordinal < len(ops) else ()
-        shape = coupling.graph.tensors[tensors[operand]].shape if operand < len(tensors) else ()
-        if axis >= len(shape):
-            return None
-        ends.append((tensors[operand], axis))
-        lengths.add(shape[axis])
-    return Tie(tuple(dict.fromkeys(ends)), where) if len(lengths) == 1 else None
+    found = [_at(coupling, module, place) for place in places]
+    ends = [entry[0] for entry in found if entry is not None]
+    lengths = {entry[1] for entry in found if entry is not None}
+    return Tie(tuple(dict.fromkeys(ends)), where) if len(ends) == len(found) and len(lengths) == 1 else None
 
 
 def _ops_of(graph: Graph, module: str) -> list[Op]:

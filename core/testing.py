@@ -94,6 +94,14 @@ class BackendTestCase(ABC):
         assert self.backend.accepts(model)
         assert not self.backend.accepts("a model")
 
+    def test_outputs_are_those_that_are_predicted(self) -> None:
+        model, example = self.build()
+        predicted = self.backend.predict(model, example)
+        assert relative_error(self.backend.outputs(model, example)[0], predicted) < 1e-6
+        copy, precise = self.backend.precise(model, example)
+        assert copy is not model and self.backend.outputs(copy, precise)[0].shape == predicted.shape
+        assert relative_error(self.backend.predict(model, example), predicted) == 0.0
+
     def test_pruned_equals_masked(self) -> None:
         analysis = self.analysis()
         full = self.backend.predict(analysis.model, analysis.example)
