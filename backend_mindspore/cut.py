@@ -18,6 +18,7 @@ from prunekit.core.carried import attach_plan, find_plan
 from prunekit.core.coupling.verify import compare
 from prunekit.core.errors import CutError, TraceError
 from prunekit.core.graph import Graph
+from prunekit.core.numbers import set_number, whole_numbers
 from prunekit.core.plan import PruningPlan
 
 __all__ = ["adopt", "apply", "clone", "integers", "sliced", "trace_cut"]
@@ -109,7 +110,7 @@ def integers(net: nn.Cell) -> dict[str, tuple[str, dict[str, int]]]:
     return {
         name: (
             f"{type(cell).__module__}.{type(cell).__qualname__}",
-            {k: v for k, v in vars(cell).items() if type(v) is int and k not in usual},
+            whole_numbers(vars(cell), usual),
         )
         for name, cell in net.cells_and_names()
         if not type(cell).__module__.startswith("mindspore.")
@@ -132,7 +133,7 @@ def _smaller(analysis: Analysis, plan: PruningPlan) -> nn.Cell:
             _update(cell)
     cells = dict(small.cells_and_names())
     for (name, attribute), value in analysis.coupling.integers(plan).items():
-        setattr(cells[name], attribute, value)
+        set_number(cells[name], attribute, value)
     clear_caches(small)
     return small
 

@@ -169,7 +169,10 @@ def _linear(a: Args, out: Any) -> Any:
 
 @_aten("addmm")
 def _addmm(a: Args, out: Any) -> Any:
-    return "opaque", ["self", "mat1", "mat2"], {}
+    if a["self"].dim() != 1 or a["self"].shape[0] != out.shape[-1]:
+        return "opaque", ["self", "mat1", "mat2"], {}
+    a |= {"input": a["mat1"], "weight": a["mat2"], "bias": a["self"]}
+    return "linear", ["input", "weight", "bias"], {"transposed": True}
 
 
 @_aten("matmul", "bmm", "mm")
@@ -211,7 +214,11 @@ def _group_norm(a: Args, out: Any) -> Any:
 
 @_aten("scaled_dot_product_attention")
 def _attention(a: Args, out: Any) -> Any:
-    if a["query"].shape[:-2] != a["key"].shape[:-2]:
+    query, key = a["query"], a["key"]
+    grouped = (
+        query.dim() == 4 and query.shape[1] % key.shape[1] == 0 and (a.get("enable_gqa", False) or key.shape[1] == 1)
+    )
+    if query.shape[:-2] != key.shape[:-2] and not grouped:
         return "opaque", ["query", "key", "value", "attn_mask"], {}
     return "attention", ["query", "key", "value", "attn_mask"], {
         "scaled": a.get("scale") is not None, "causal": bool(a.get("is_causal", False)),
@@ -304,7 +311,8 @@ def _permute(a: Args, out: Any) -> Any:
 
 @_aten("cat", "concat", "concatenate")
 def _concat(a: Args, out: Any) -> Any:
-    # cat of a legacy empty tensor with shape (0,) adds nothing
+    # an empty tensor of shape (0,) fits all others and adds nothing
+    a["tensors"] = [t for t in a["tensors"] if t.dim() == out.dim() or tuple(t.shape) != (0,)]
     return "concat", ["tensors"], {"axis": a.get("dim", 0) % out.dim()}
 
 
@@ -374,6 +382,15 @@ def _pad(a: Args, out: Any) -> Any:
 def _tile(a: Args, out: Any) -> Any:
     repeats = list(a.get("repeats", a.get("dims")))
     return "tile", ["self"], {"repeats": tuple([1] * (out.dim() - len(repeats)) + repeats)}
+
+
+@_aten("repeat_interleave")
+def _repeat_interleave(a: Args, out: Any) -> Any:
+    if not isinstance(a.get("repeats"), int) or a.get("dim") is None:
+        return None
+    repeats = [1] * out.dim()
+    repeats[a["dim"]] = a["repeats"]
+    return "tile", ["self"], {"repeats": tuple(repeats), "each": True}
 
 
 @_aten("embedding")

@@ -40,7 +40,8 @@ def _is_plain(kind: type[nn.Module]) -> bool:
         and kind.__new__ is object.__new__
         and kind.__reduce__ is object.__reduce__
         and kind.__reduce_ex__ is object.__reduce_ex__
-        and all(_torch_s_own(kind, name) for name in ("__getstate__", "__setstate__"))
+        and getattr(kind, "__getstate__", None) is getattr(nn.Module, "__getstate__", None)
+        and _torch_s_own(kind, "__setstate__")
     )
 
 

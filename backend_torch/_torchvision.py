@@ -42,5 +42,28 @@ def import_torchvision() -> Any:
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.impl("nms", _nms, "CompositeExplicitAutograd")
     _libraries.append(library)
-    return importlib.import_module("torchvision")
+    torchvision = importlib.import_module("torchvision")
+    # what detectors ask before they suppress boxes; all else that is missing has a form in Python
+    importlib.import_module("torchvision.extension")._has_ops = lambda: True
+    return torchvision
+
+
+def _nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Indices of boxes ``(N, 4)``, best score first, that overlap no better one by more than a threshold."""
+    order = scores.argsort(descending=True, stable=True)
+    boxes = boxes[order]
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
+    areas = sides[:, 0] * sides[:, 1]
+    gone = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    kept = []
+    for k in range(len(boxes)):
+        if gone[k]:
+            continue
+        kept.append(k)
+        low = torch.maximum(boxes[k, :2], boxes[:, :2])
+        overlap = (torch.minimum(boxes[k, 2:], boxes[:, 2:]) - low).clamp(min=0)
+        shared = overlap[:, 0] * overlap[:, 1]
+        gone |= shared > iou_threshold * (areas[k] + areas - shared)
+    return order[torch.tensor(kept, dtype=torch.int64, device=boxes.device)]

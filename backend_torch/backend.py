@@ -151,6 +151,12 @@ class TorchBackend(Backend):
         complete = all(importlib.util.find_spec(m) for m in ("onnx", "onnxscript", "onnxruntime"))
         return ("torchscript", "onnx") if complete else ("torchscript",)
 
+    def default_example(self, name: str, seed: int = 0, **options: Any) -> Any:
+        from prunekit.backend_torch.zoo import default_example
+
+        found = default_example(name, seed, **options)
+        return super().default_example(name, seed, **options) if found is None else found
+
     def list_models(self) -> Sequence[Any]:
         from prunekit.backend_torch.zoo import list_models
 

@@ -15,6 +15,7 @@ from prunekit.core.analysis import Analysis, dry_run
 from prunekit.core.carried import attach_plan, find_plan
 from prunekit.core.errors import CutError
 from prunekit.core.graph import Graph
+from prunekit.core.numbers import set_number, whole_numbers
 from prunekit.core.plan import PruningPlan
 
 __all__ = ["apply", "integers", "sliced", "trace_cut"]
@@ -59,25 +60,14 @@ def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
     small = meta_copy(analysis.model, empty)
     _follow(small, analysis, plan)
     try:
-        graph = trace_copy(small, to_meta(analysis.example))
+        return trace_copy(small, to_meta(analysis.example))
     except PartialTrace as error:
-        graph = error.graph
-        if len(graph.ops) >= len(analysis.graph.ops) or not _needs_values(analysis):
-            return graph
-        try:
-            return trace_copy(apply(analysis, plan, check=False), analysis.example)
-        except PartialTrace as again:
-            return again.graph
-    return graph
-
-
-def _needs_values(analysis: Analysis) -> bool:
-    """Whether the original model, too, cannot run without data."""
+        if not analysis.graph.valued:
+            return error.graph
     try:
-        trace_copy(meta_copy(analysis.model), to_meta(analysis.example))
-    except PartialTrace:
-        return True
-    return False
+        return trace_copy(apply(analysis, plan, check=False), analysis.example)
+    except PartialTrace as error:
+        return error.graph
 
 
 Room = dict[tuple[torch.dtype, torch.device], torch.Tensor]
@@ -113,7 +103,7 @@ def integers(model: nn.Module) -> dict[str, tuple[str, dict[str, int]]]:
     for name, module in model.named_modules():
         ours = isinstance(module, nn.MultiheadAttention)  # it follows its weights, but code of its own ties widths
         if ours or not type(module).__module__.startswith("torch.nn."):
-            numbers = {} if ours else {k: v for k, v in vars(module).items() if type(v) is int}
+            numbers = {} if ours else whole_numbers(vars(module))
             found[name] = f"{type(module).__module__}.{type(module).__qualname__}", numbers
     return found
 
@@ -123,7 +113,7 @@ def _follow(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:
     update_layers(small, analysis.coupling.attention)
     _update_bare_norms(small, analysis, plan)
     for (module, name), value in analysis.coupling.integers(plan).items():
-        setattr(small.get_submodule(module), name, value)
+        set_number(small.get_submodule(module), name, value)
 
 
 def update_layers(model: nn.Module, attention: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def trace(model: nn.Module, example: Any) -> Graph:
         return trace_copy(meta_copy(model), to_meta(example))
     except PartialTrace:
         # values are needed somewhere (.item(), a mask, a constant kept outside of buffers)
-        return trace_copy(deep_copy(model), example)
+        return replace(trace_copy(deep_copy(model), example), valued=True)
 
 
 def trace_copy(model: nn.Module, example: Any) -> Graph:
@@ -186,7 +187,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = _same_shape(func, args)
+        out = None if kwargs else _known_shape(func, args)
         if out is None:
             out = func(*args, **kwargs)
         seen = describe(func, args, kwargs, out)
@@ -238,7 +239,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
 
 
 # the framework works out these shapes in Python, op by op; without data the answer is known
-_SHAPE_KEEPERS = frozenset(
+_KEEPERS = frozenset(
     f"aten::{name}"
     for name in [
         "batch_norm",
@@ -255,27 +256,53 @@ _SHAPE_KEEPERS = frozenset(
         "elu",
     ]
 )
+_PAIRS = frozenset(f"aten::{name}.Tensor" for name in ["add", "sub", "mul"])
 
 
-def _same_shape(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
-    """The output of an op without data that keeps its input's shape and type, or None."""
-    name = func._schema.name
+def _known_shape(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """The output of an op without data where it is plain to see, or None."""
     if not args or not isinstance(args[0], torch.Tensor) or args[0].device.type != "meta":
         return None
-    if name in _SHAPE_KEEPERS:
+    name = func._schema.name
+    if name in _KEEPERS:
         return torch.empty_like(args[0])
-    return args[0] if name.endswith("_") and name[:-1] in _SHAPE_KEEPERS else None
+    if name.endswith("_") and name[:-1] in _KEEPERS:
+        return args[0]
+    if name == "aten::linear":
+        return _linear(*args)
+    if name == "aten::layer_norm":
+        return torch.empty_like(args[0]) if _norm_fits(*args) else None
+    if f"{name}.{func._schema.overload_name}" in _PAIRS:
+        other = args[1]
+        fits = isinstance(other, torch.Tensor) and other.shape == args[0].shape and other.dtype == args[0].dtype
+        return torch.empty_like(args[0]) if fits else None
+    return None
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
+    fits = weight.dim() == 2 and x.dim() > 1 and x.shape[-1] == weight.shape[1] and x.dtype == weight.dtype
+    if not fits or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _norm_fits(x: torch.Tensor, shape: Any, weight: Any = None, bias: Any = None, *_: Any) -> bool:
+    own = tuple(x.shape[x.dim() - len(shape) :])
+    return own == tuple(shape) and all(p is None or tuple(p.shape) == own for p in (weight, bias))
 
 
 def leaves(result: Any) -> list[torch.Tensor]:
-    """Tensors in whatever a model returns: nested containers, mappings, dataclasses."""
+    """Tensors in whatever a model returns: nested containers, mappings, dataclasses, objects; caches apart."""
     if isinstance(result, torch.Tensor):
         return [result]
     if isinstance(result, dict):
         result = list(result.values())
     if isinstance(result, tuple | list):
         return [t for value in result for t in leaves(value)]
-    return [t for value in vars(result).values() for t in leaves(value)] if hasattr(result, "__dict__") else []
+    # keys and values kept for the next token are the network's own: as wide as its heads
+    if not hasattr(result, "__dict__") or type(result).__module__ == "transformers.cache_utils":
+        return []
+    return [t for value in vars(result).values() for t in leaves(value)]
 
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep

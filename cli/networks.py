@@ -104,5 +104,5 @@ def verify_command(
 
 
 def _network(backend: Any, model: str, shape: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
-    size = _shape(shape) if shape is not None else backend.default_input(model, **options)
-    return backend.build_model(model, seed=0, **options), backend.example(size)
+    example = backend.example(_shape(shape)) if shape is not None else backend.default_example(model, **options)
+    return backend.build_model(model, seed=0, **options), example

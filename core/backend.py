@@ -280,6 +280,10 @@ class Backend(ABC):
     def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
         """The input shape that a named network expects, e.g. ``(1, 3, 32, 32)``."""
 
+    def default_example(self, name: str, seed: int = 0, **options: Any) -> Any:
+        """What a named network can be called with: a tensor, a tuple of arguments, or a dict of keywords."""
+        return self.example(self.default_input(name, **options), seed)
+
     @abstractmethod
     def example(self, shape: Sequence[int], seed: int = 0, *, like: Any = None) -> Any:
         """A random normal input of that shape, of the type and on the device of the model ``like``."""

@@ -12,11 +12,13 @@ import linecache
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice, product
 from pathlib import Path
 
 from prunekit.core.coupling.groups import Attribute, Coupling, Tie
 from prunekit.core.coupling.verify import Mismatch
 from prunekit.core.graph import Graph, Op
+from prunekit.core.numbers import base_name
 
 __all__ = ["Integers", "Solved", "repair", "shortened", "solved"]
 
@@ -24,6 +26,7 @@ Integers = Mapping[str, tuple[str, Mapping[str, int]]]
 """Module → (name of its class, its attributes that are whole numbers)."""
 
 _TRIES = 48  # dry runs for one place in the code
+_JOINT = 12  # of them, for attributes that are set together
 _WINDOW = 3  # lines of source around the op
 
 
@@ -57,6 +60,14 @@ class _Place:
     integers: Integers
     couple: Callable[[Sequence[Tie]], Coupling] = field(repr=False)
     run: Callable[[Coupling], Mismatch | None] = field(repr=False)
+    left: list[int] = field(repr=False)
+
+    def attempt(self, coupling: Coupling) -> Mismatch | None:
+        """Where a network cut by a coupling fails: here, when no more runs are left."""
+        if self.left[0] <= 0:
+            return Mismatch(self.position, "not tried")
+        self.left[0] -= 1
+        return self.run(coupling)
 
 
 def repair(
@@ -76,24 +87,30 @@ def repair(
         run: Cuts by groups and says where the network fails, if it does.
     """
     op = coupling.graph.all_ops[mismatch.position]
-    place = _Place(mismatch.position, op, integers, couple, run)
-    left = [_TRIES]
-    found = _by_attributes(place, coupling, left)
-    if found is None:
-        for ties in _ties(place, coupling):
-            if left[0] <= 0:
-                break
-            tied = replace(couple((*coupling.ties, *ties)), attributes=coupling.attributes)
-            if not tied.groups:  # what cannot be cut at all runs, but nothing is won
-                continue
-            left[0] -= 1
-            then = run(tied)
-            if _further(then, place.position):
-                return tied, then
-            found = _by_attributes(place, tied, left)
-            if found is not None:
-                break
-    return found
+    place = _Place(mismatch.position, op, integers, couple, run, [_TRIES])
+    read = _read_near(op.where)
+    found = _by_attributes(place, coupling, read)
+    if found is not None:
+        return found
+    tied: list[Coupling] = []
+    for ties in _ties(place, coupling):
+        candidate = replace(couple((*coupling.ties, *ties)), attributes=coupling.attributes)
+        if place.left[0] <= 0:
+            return None
+        if not candidate.groups:  # what cannot be cut at all runs, but wins nothing
+            continue
+        then = place.attempt(candidate)
+        if _further(then, place.position):
+            return candidate, then
+        found = _by_attributes(place, candidate, read)
+        if found is not None:
+            return found
+        tied.append(candidate)
+    for candidate in (coupling, *tied):
+        found = _by_attributes(place, candidate, None)
+        if found is not None:
+            return found
+    return None
 
 
 def solved(coupling: Coupling) -> tuple[Solved, ...]:
@@ -127,43 +144,86 @@ def _further(mismatch: Mismatch | None, position: int) -> bool:
     return mismatch is None or mismatch.position > position
 
 
-def _by_attributes(place: _Place, coupling: Coupling, left: list[int]) -> tuple[Coupling, Mismatch | None] | None:
-    for attributes in _attributes(place, coupling):
-        if left[0] <= 0:
+def _by_attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> tuple[Coupling, Mismatch | None] | None:
+    """Set attributes that the code reads, or, given None, any of the module's own."""
+    for attributes in _attributes(place, coupling, read):
+        if place.left[0] <= 0:
             return None
-        left[0] -= 1
         new = {(a.module, a.name) for a in attributes}
         kept = tuple(a for a in coupling.attributes if (a.module, a.name) not in new)
         candidate = replace(coupling, attributes=(*kept, *attributes))
-        then = place.run(candidate)
+        then = place.attempt(candidate)
         if _further(then, place.position):
             return candidate, then
     return None
 
 
-def _attributes(place: _Place, coupling: Coupling) -> Iterator[tuple[Attribute, ...]]:
-    """Choices of what one attribute stands for, in all modules of the same class; likely ones first."""
-    read = _read_near(place.op.where)
+def _attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> Iterator[tuple[Attribute, ...]]:
+    """Choices of what attributes stand for, in all modules of the same class; those of inner modules first."""
     known = {(a.module, a.name) for a in coupling.attributes}
     modules = [m for m in _chain(place.op.scope) if m in place.integers]
-    choices = [
-        (name not in read, depth, name, module)
-        for depth, module in enumerate(modules)
-        for name in place.integers[module][1]
-        if (module, name) not in known
-    ]
-    for _, _, name, module in sorted(choices):
-        value = place.integers[module][1][name]
-        if value < 2:
-            continue
-        family = [m for m, (kind, numbers) in place.integers.items()
-                  if kind == place.integers[module][0] and name in numbers]  # fmt: skip
-        for signature, axis in _axes(coupling, module, value).items():
+    for module in modules if read is not None else modules[:1]:
+        names = [
+            name
+            for name, value in sorted(place.integers[module][1].items())
+            if value > 1 and (module, name) not in known and (read is None or base_name(name) in read)
+        ]
+        if read is not None and len(names) > 1:
+            yield from _jointly(place, coupling, module, names)
+        for name in names:
+            for signature, axis in _axes(coupling, module, place.integers[module][1][name]).items():
+                yield _in_family(place, coupling, module, name, signature, axis)
+
+
+def _jointly(place: _Place, coupling: Coupling, module: str, names: Sequence[str]) -> Iterator[tuple[Attribute, ...]]:
+    """Choices for several attributes at once, among what the op at the place gives and takes."""
+    ordinal = next(k for k, op in enumerate(_ops_of(coupling.graph, module)) if op is place.op)
+    sizes = place.integers[module][1]
+    first = len(place.op.inputs)
+    ends: dict[str, list[tuple[_Signature, _End]]] = {name: [] for name in names}
+    operands = [*enumerate(place.op.outputs, first), *enumerate(place.op.inputs)]
+    for operand, tensor in operands:
+        for axis, n in enumerate(coupling.graph.tensors[tensor].shape):
+            if not coupling.forms.slope[coupling.forms.axes[tensor][axis]].any():
+                continue
+            for name in names:
+                if sizes[name] == n and (not _numbered(name, place.op) or operand - first == _index(name)):
+                    ends[name].append(((ordinal, operand, axis), (tensor, axis)))
+    wanted = {name: _distinct(coupling, found) for name, found in ends.items() if found}
+    if len(wanted) > 1:
+        for choice in islice(product(*wanted.values()), _JOINT):
             yield tuple(
-                Attribute(m, name, end, place.op.where)
-                for m in family
-                if (end := axis if m == module else _same(coupling, m, place.integers[m][1][name], signature))
-            )
+                a for name, (at, end) in zip(wanted, choice, strict=True)
+                for a in _in_family(place, coupling, module, name, at, end)
+            )  # fmt: skip
+
+
+def _numbered(name: str, op: Op) -> bool:
+    """Whether elements of a list are likely to be the sizes of an op's outputs, in their order."""
+    return "[" in name and len(op.outputs) > 1
+
+
+def _index(name: str) -> int:
+    return int(name.partition("[")[2][:-1])
+
+
+def _distinct(coupling: Coupling, found: Sequence[tuple[_Signature, _End]]) -> list[tuple[_Signature, _End]]:
+    forms = {coupling.forms.axes[tensor][axis]: (at, (tensor, axis)) for at, (tensor, axis) in reversed(found)}
+    return list(reversed(forms.values()))
+
+
+def _in_family(
+    place: _Place, coupling: Coupling, module: str, name: str, at: _Signature, end: _End
+) -> tuple[Attribute, ...]:
+    """An attribute that stands for an axis, in all modules of a class."""
+    kind = place.integers[module][0]
+    found = []
+    for other, (other_kind, numbers) in place.integers.items():
+        if other_kind == kind and name in numbers:
+            axis = end if other == module else _same(coupling, other, numbers[name], at)
+            if axis is not None:
+                found.append(Attribute(other, name, axis, place.op.where))
+    return tuple(found)
 
 
 _Signature = tuple[int, int, int]  # op within its module, operand, axis
@@ -205,11 +265,20 @@ def _same(coupling: Coupling, module: str, value: int, place: _Signature) -> _En
 
 
 def _ties(place: _Place, coupling: Coupling) -> Iterator[list[Tie]]:
-    """Axes of one length in the module whose code failed that are not cut alike yet; so in all of its class."""
+    """Axes in the module whose code failed that are not cut alike yet; so in all of its class.
+
+    First those that one line of a loop gives each time, then all of one length.
+    """
     for module in _chain(place.op.scope):
         if module not in place.integers:
             continue
         family = [m for m, (kind, _) in place.integers.items() if kind == place.integers[module][0] and m != module]
+        rounds = _rounds(place, coupling, module)
+        if rounds:
+            yield [
+                tie for m in (module, *family) for places in rounds
+                if (tie := _tie(coupling, m, places, place.op.where)) is not None
+            ]  # fmt: skip
         lengths: dict[int, list[_Signature]] = {}
         for at, _, n in _cuttable(coupling, module):
             lengths.setdefault(n, []).append(at)
@@ -217,6 +286,23 @@ def _ties(place: _Place, coupling: Coupling) -> Iterator[list[Tie]]:
             if len(lengths[n]) > 1:
                 ties = (_tie(coupling, m, lengths[n], place.op.where) for m in (module, *family))
                 yield [tie for tie in ties if tie is not None]
+
+
+def _rounds(place: _Place, coupling: Coupling, module: str) -> list[list[_Signature]]:
+    """Places of axes that the line of a loop gives each time it runs, where they are not all cut alike."""
+    again = [k for k, op in enumerate(_ops_of(coupling.graph, module))
+             if op.where and op.where == place.op.where and op.raw == place.op.raw
+             and len(op.outputs) == len(place.op.outputs)]  # fmt: skip
+    found = []
+    first = len(place.op.inputs)
+    for operand, tensor in enumerate(place.op.outputs, first) if len(again) > 1 else ():
+        for axis in range(len(coupling.graph.tensors[tensor].shape)):
+            places = [(k, operand, axis) for k in again]
+            ends = [entry[0] for at in places if (entry := _at(coupling, module, at)) is not None]
+            forms = {coupling.forms.axes[tensor][axis] for tensor, axis in ends}
+            if len(forms) > 1 and all(coupling.forms.slope[form].any() for form in forms):
+                found.append(places)
+    return found
 
 
 def _tie(coupling: Coupling, module: str, places: Sequence[_Signature], where: str) -> Tie | None:
@@ -239,9 +325,9 @@ def _chain(scope: str) -> list[str]:
 
 
 def _read_near(where: str) -> set[str]:
-    """Attributes of ``self`` that the source reads near a line."""
+    """Names in the source near a line: an attribute often comes under its own, as an argument too."""
     file, _, line = where.rpartition(":")
     if not line.isdigit():
         return set()
     lines = (linecache.getline(file, n) for n in range(int(line) - _WINDOW, int(line) + _WINDOW + 1))
-    return {name for text in lines for name in re.findall(r"self\.(\w+)", text)}
+    return {name for text in lines for name in re.findall(r"[^\W\d]\w*", text)}

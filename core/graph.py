@@ -8,7 +8,7 @@ kind            operands                                      attrs
 =============== ============================================= ==================================
 conv            input, weight, [bias]                         groups, transposed, spatial,
                                                               [stride, padding, dilation] (spatial)
-linear          input, weight, [bias]
+linear          input, weight, [bias]                         [transposed] (weight (I, O))
 matmul          left, right
 elementwise     input, input, …  (broadcast)
 channel_affine  input, [weight, bias, mean, var]              axis, [statistics] (of the input itself)
@@ -25,7 +25,7 @@ concat          input, input, …                               axis
 slice           input                                         axis, parts, even
 pad             input                                         before, after (per axis)
 roll            input                                         axes
-tile            input                                         repeats (per axis)
+tile            input                                         repeats (per axis), [each] (one by one)
 gather          input, …                                      axis (indexed axis), table (bool)
 einsum          input, input, …                               equation
 create                                                        uniform (zeros rather than arange)
@@ -149,6 +149,7 @@ class Graph:
             that inference does not (auxiliary heads). They couple channels and cost nothing.
         unreached: Names of the parameters that no trace reached.
         names: Parameter names in the order the model registers them.
+        valued: Whether the trace needed an input with values: without, the model's code cannot run.
     """
 
     tensors: tuple[Tensor, ...]
@@ -158,6 +159,7 @@ class Graph:
     train_ops: tuple[Op, ...] = ()
     unreached: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    valued: bool = False
 
     @property
     def all_ops(self) -> tuple[Op, ...]:

@@ -46,7 +46,7 @@ class LayerWindow:
         weight = graph.tensors[position]
         layer = weight.name.rpartition(".")[0]
         if op.kind == "linear":
-            return cls(layer)
+            return None if op.attrs.get("transposed") else cls(layer)
         known = "stride" in op.attrs and not op.attrs.get("transposed")
         if not known or int(op.attrs.get("groups", 1)) != 1:
             return None

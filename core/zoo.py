@@ -54,10 +54,13 @@ class Library:
     Attributes:
         build: The network of a name, given the options as a dict.
         image: Channels, height and width that the network of a name is made for; None if it does not say.
+        example: The inputs of a network that takes no batch of images, of its name, a seed and the options; None
+            for one that does.
     """
 
     build: Callable[[str, dict[str, Any]], Any]
     image: Callable[[str], Image | None]
+    example: Callable[[str, int, dict[str, Any]], Any] = lambda name, seed, options: None
 
 
 class Zoo:
@@ -116,6 +119,15 @@ class Zoo:
         if side is not None:
             height = width = int(side)
         return (1, int(options.get("in_channels", options.get("in_chans", channels))), height, width)
+
+    def default_example(self, name: str, seed: int = 0, **options: Any) -> Any:
+        """Inputs of a library's network that takes no batch of images; None for others.
+
+        Raises:
+            InputError: The name or an option is unknown.
+        """
+        library, inner = self._look_up(name)
+        return None if library is None else library.example(inner, seed, options)
 
     def call(self, name: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> Any:
         """What a builder makes of the options, checked.

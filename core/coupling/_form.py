@@ -38,11 +38,14 @@ def form(flow: Flow) -> Coupling:
     groups: list[tuple[int, ChannelGroup]] = []
     frozen: list[FrozenGroup] = []
     taken: dict[str, int] = {}
+    learned = flow.graph.parameters()
     for number, roots in enumerate(classes):
         mine = members[number]
         reason, where = _reason(flow, frozen_root[roots[0]], len(roots))
         roles = {m.role for m in mine}
         if roles == {"kernel"} or (hidden[roots[0]] and "out" not in roles):
+            continue
+        if reason and not any(m.name in learned for m in mine):  # tables of positions and the like
             continue
         name = _unique(_name(mine), taken)
         if reason:

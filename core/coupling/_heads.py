@@ -12,7 +12,9 @@ from prunekit.core.graph import Graph, Op
 __all__ = ["Splits", "feeds_attention"]
 
 # a reshape is a split into heads when its result reaches attention through these alone
-_CARRIERS = frozenset({"permute", "reshape", "slice", "identity", "elementwise", "expand"})
+_CARRIERS = frozenset(
+    {"permute", "reshape", "slice", "identity", "elementwise", "expand", "concat", "pad", "roll", "layer_norm"}
+)
 
 
 def feeds_attention(graph: Graph) -> Collection[int]:

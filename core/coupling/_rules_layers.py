@@ -88,12 +88,13 @@ def _tie_groups(flow: Flow, labels: Axis, groups: int) -> None:
 @rule("linear")
 def linear(flow: Flow, op: Op) -> None:
     x, weight, bias = op.inputs[0], op.inputs[1], op.operand("bias")
-    flow.role(weight, 0, "out", op)
-    flow.role(weight, 1, "in", op)
+    outs, ins = (1, 0) if op.attrs.get("transposed") else (0, 1)
+    flow.role(weight, outs, "out", op)
+    flow.role(weight, ins, "in", op)
     flow.role(bias, 0, "shift", op)
-    flow.meet(weight, 1, flow.get(x, flow.rank(x) - 1), op)
-    _derived(flow, weight, flow.get(weight, 1))
-    out = flow.get(weight, 0)
+    flow.meet(weight, ins, flow.get(x, flow.rank(x) - 1), op)
+    _derived(flow, weight, flow.get(weight, ins))
+    out = flow.get(weight, outs)
     if bias is not None:
         flow.meet(bias, 0, out, op)
     flow.put(op.outputs[0], [*flow.axes(x)[:-1], out])
@@ -202,6 +203,9 @@ def group_norm(flow: Flow, op: Op) -> None:
 def attention(flow: Flow, op: Op) -> None:
     query, key, value = op.inputs[:3]
     axes = [flow.axes(t) for t in (query, key, value)]
+    shared = _heads_shared(flow, op)
+    if shared > 1:
+        _group_heads(flow, op, shared)
     depth = flow.join(axes[0][-1], axes[1][-1], op)
     if depth is not None and not attr(op, "scaled"):
         flow.space.freeze(depth, f"width of a head sets the scale of attention in {op.scope}", op.where)
@@ -210,7 +214,8 @@ def attention(flow: Flow, op: Op) -> None:
     flow.statistics(positions)
     if op.attrs.get("causal", False) and positions is not None:
         flow.space.freeze(positions, f"the order matters in {op.scope} ({op.raw or op.kind})", op.where)
-    batch = _broadcast(flow, op, (query, key, value), flow.shape(op.outputs[0])[:-2], trailing=2)
+    alike = (query,) if shared > 1 else (query, key, value)
+    batch = _broadcast(flow, op, alike, flow.shape(op.outputs[0])[:-2], trailing=2)
     mask = op.operand("mask")
     if mask is not None:
         full = [*batch, axes[0][-2], positions]
@@ -218,6 +223,26 @@ def attention(flow: Flow, op: Op) -> None:
             if flow.shape(mask)[-back] > 1:
                 flow.meet(mask, flow.rank(mask) - back, full[-back], op)
     flow.put(op.outputs[0], [*batch, axes[0][-2], axes[2][-1]])
+
+
+def _heads_shared(flow: Flow, op: Op) -> int:
+    """How many heads of queries read the same keys and values (Ainslie et al., GQA, 2023)."""
+    queries, keys = (flow.shape(t) for t in op.inputs[:2])
+    if len(queries) != len(keys) or len(queries) < 3 or keys[-3] in (1, queries[-3]):
+        return 1
+    return queries[-3] // keys[-3]
+
+
+def _group_heads(flow: Flow, op: Op, shared: int) -> None:
+    """Heads of queries go with the head of keys and values that they read."""
+    query, *others = op.inputs[:3]
+    axis = flow.rank(query) - 3
+    for other in others:
+        own = flow.get(other, axis)
+        if own is None:
+            flow.fix(query, axis, f"meets an axis of fixed length in {op.scope} ({op.raw or op.kind})", op)
+        else:
+            flow.meet(query, axis, np.repeat(own, shared), op)
 
 
 @rule("opaque")

@@ -133,12 +133,13 @@ def tile(flow: Flow, op: Op) -> None:
     x, repeats = op.inputs[0], attr(op, "repeats")
     given: list[Axis] = [*([None] * (len(repeats) - flow.rank(x))), *flow.axes(x)]
     sizes = [1] * (len(repeats) - flow.rank(x)) + list(flow.shape(x))
+    again = np.repeat if op.attrs.get("each") else np.tile
     axes: list[Axis] = []
     for labels, n, times in zip(given, sizes, repeats, strict=True):
         if n == 1 and times > 1:
             axes.append(flow.space.fresh(times))
         else:
-            axes.append(labels if labels is None or times == 1 else np.tile(labels, times))
+            axes.append(labels if labels is None or times == 1 else again(labels, times))
     flow.put(op.outputs[0], axes)
 
 
@@ -202,6 +203,10 @@ def reshape(flow: Flow, op: Op) -> None:
     old, new = flow.shape(x), flow.shape(out)
     given = flow.axes(x)
     result: list[Axis] = [None] * len(new)
+    if 0 in old:  # nothing was found in this input: which axis went where cannot be seen
+        flow.freeze_all((x,), f"empty in {op.scope}", op.where)
+        flow.put(out, result)
+        return
     for sources, targets in blocks(old, new):
         sources = [a for a in sources if old[a] > 1]
         targets = [a for a in targets if new[a] > 1]

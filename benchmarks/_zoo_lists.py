@@ -1,0 +1,147 @@
+"""Which public networks the law is checked on: one small network of each family, from the libraries' own lists."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["LISTS", "Check"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One call of `prunekit verify`."""
+
+    library: str
+    family: str
+    model: str
+    backend: str = "torch"
+    options: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return " ".join((self.model, *(o for o in self.options if o == "head_dim")))
+
+    def arguments(self) -> list[str]:
+        return ["--backend", self.backend, *self.options]
+
+
+def _smallest(names: Iterable[str], size: Callable[[str], float]) -> str:
+    return min(names, key=lambda name: (size(name), len(name), name))
+
+
+def timm() -> Iterator[Check]:
+    """Of each module of timm, and each stem of a name in it, the network with the fewest parameters."""
+    import torch
+
+    from prunekit.backend_torch._torchvision import import_torchvision
+
+    warnings.simplefilter("ignore")
+    import_torchvision()
+    import timm
+    from timm.models._registry import _module_to_models
+
+    def size(name: str) -> float:
+        try:
+            with torch.device("meta"):
+                return sum(p.numel() for p in timm.create_model(name).parameters())
+        except (NotImplementedError, RuntimeError):  # values are needed while it is built
+            return sum(p.numel() for p in timm.create_model(name).parameters())
+
+    known = set(timm.list_models())  # without the names that are kept for old scripts
+    for module, names in sorted(_module_to_models.items()):
+        stems: dict[str, list[str]] = {}
+        for name in sorted(names & known):
+            if not name.startswith("test_"):
+                stems.setdefault(re.match(r"[a-z]+(?:v\d+)?[a-z]*", name).group(0), []).append(name)
+        for stem, family in sorted(stems.items()):
+            yield Check("timm", f"{module}/{stem}", f"timm:{_smallest(_likely(family), size)}")
+
+
+def _likely(names: list[str]) -> list[str]:
+    """The few whose names sound small; to build all would take an hour."""
+    words = ("zepto", "atto", "femto", "pico", "nano", "xxs", "tiny", "xs", "mini", "small", "_s", "_0", "18", "26")
+    return sorted(
+        names,
+        key=lambda n: (
+            not any(w in n for w in words),
+            any(w in n for w in ("huge", "giant", "_1b", "_3b", "_7b")),
+            len(n),
+            n,
+        ),
+    )[:6]
+
+
+def torchvision() -> Iterator[Check]:
+    """All of torchvision, quantised networks apart; transformers under both policies for attention."""
+    from prunekit.backend_torch._torchvision import import_torchvision
+
+    models = import_torchvision().models
+    for home in ("", "segmentation", "detection", "video", "optical_flow"):
+        module = getattr(models, home) if home else models
+        for name in models.list_models(module):
+            big = ("--seeds", "1") if name in _GIANTS else ()
+            yield Check("torchvision", home or "classification", f"torchvision:{name}", options=big)
+            if re.match(r"(vit|swin|maxvit|mvit)", name) and name not in _GIANTS:
+                yield Check(
+                    "torchvision", home or "classification", f"torchvision:{name}", options=("--attention", "head_dim")
+                )
+
+
+_GIANTS = {"regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
+
+
+def transformers() -> Iterator[Check]:
+    """The families that are asked for most, with a head where there is one, so that hidden widths are free."""
+    for name, options in _TRANSFORMERS.items():
+        given = tuple(part for key, value in options.items() for part in ("--set", f"{key}={value}"))
+        yield Check("transformers", name, f"transformers:{name}", options=given)
+
+
+_TEXT = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 200,
+}
+_IMAGE = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "image_size": 64,
+}
+_TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "BertForSequenceClassification": _TEXT,
+    "BertForMaskedLM": _TEXT,
+    "RobertaForSequenceClassification": _TEXT,
+    "DistilBertForSequenceClassification": {
+        "dim": 96,
+        "hidden_dim": 192,
+        "n_heads": 4,
+        "n_layers": 2,
+        "vocab_size": 200,
+    },
+    "ViTForImageClassification": _IMAGE,
+    "DeiTForImageClassification": _IMAGE,
+    "SwinForImageClassification": {"image_size": 224},
+    "ConvNextForImageClassification": {},
+    "SegformerForSemanticSegmentation": {},
+    "SegformerForImageClassification": {},
+    "DetrForObjectDetection": {"encoder_layers": 2, "decoder_layers": 2},
+    "GPT2LMHeadModel": {"n_embd": 96, "n_head": 4, "n_layer": 2, "vocab_size": 200},
+    "GPT2ForSequenceClassification": {"n_embd": 96, "n_head": 4, "n_layer": 2, "vocab_size": 200, "pad_token_id": 0},
+    "LlamaForCausalLM": _TEXT | {"num_key_value_heads": 2},
+    "T5ForConditionalGeneration": {},
+}
+
+
+LISTS: dict[str, Callable[[], Iterator[Check]]] = {
+    "torchvision": torchvision,
+    "timm": timm,
+    "transformers": transformers,
+}

@@ -1,0 +1,109 @@
+"""The law over public model zoos: `prunekit verify` for each network, a process each; writes docs/zoo.json and .md.
+
+Run it with `make zoo`. Networks whose result is in the JSON file already are skipped; `--again` checks them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from _zoo_lists import LISTS, Check
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SECONDS = 900  # for building, three cuts and six passes in double precision
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
+
+
+def run(check: Check) -> dict[str, Any]:
+    """One network's row: what `prunekit verify --json` printed, and the seconds and bytes that it took."""
+    command = [sys.executable, "-m", "prunekit.cli", "verify", check.model, "--json", *check.arguments()]
+    row: dict[str, Any] = {"check": check.key, "library": check.library, "family": check.family}
+    begin = time.perf_counter()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, env=os.environ | _ENVIRONMENT, cwd=tempfile.gettempdir()
+        )
+        usage = _wait(process)
+        out.seek(0)
+        err.seek(0)
+        text, errors = out.read().decode(), err.read().decode(errors="replace")
+    row |= {"wall_seconds": round(time.perf_counter() - begin, 1), "peak_bytes": usage.ru_maxrss * 1024}
+    try:
+        found = json.loads(text[text.index("{") :])
+    except ValueError:
+        why = f"no answer in {_SECONDS} s" if process.returncode == -9 else errors.strip()[-600:]
+        found = {"model": check.model, "status": "crashed", "message": why}
+    return row | found
+
+
+def _wait(process: subprocess.Popen[bytes]) -> resource.struct_rusage:
+    end = time.monotonic() + _SECONDS
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return usage
+        if time.monotonic() > end:
+            process.kill()
+        time.sleep(0.05)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", action="append", default=[], help=f"a library of {', '.join(LISTS)}, or part of a name"
+    )
+    parser.add_argument("--rows", type=Path, default=_ROOT / "docs" / "zoo.json")
+    parser.add_argument("--again", action="store_true", help="also what the file has")
+    parser.add_argument("--bad", action="store_true", help="also what the file has as failed or crashed")
+    parser.add_argument("--workers", type=int, default=2)
+    asked = parser.parse_args()
+    rows = {row["check"]: row for row in json.loads(asked.rows.read_text())} if asked.rows.exists() else {}
+    checks = [
+        c for name, make in LISTS.items() if not asked.only or name in asked.only or _partly(asked.only) for c in make()
+    ]
+    if asked.only:
+        checks = [c for c in checks if c.library in asked.only or any(part in c.key for part in asked.only)]
+    wanted = [c for c in checks if asked.again or c.key not in rows or (asked.bad and _bad(rows[c.key]))]
+    with ThreadPoolExecutor(asked.workers) as pool:
+        for row in pool.map(run, wanted):
+            rows[row["check"]] = row
+            print(_line(row), flush=True)
+            _write(asked.rows, json.dumps(sorted(rows.values(), key=lambda r: (r["library"], r["check"])), indent=1))
+
+
+def _partly(only: list[str]) -> bool:
+    return any(part not in LISTS for part in only)
+
+
+def _bad(row: dict[str, Any]) -> bool:
+    return row["status"] in ("failed", "crashed")
+
+
+def _line(row: dict[str, Any]) -> str:
+    error = row.get("error")
+    return (
+        f"{row['check']:60s} {row['status']:18s} {'' if error is None else f'{error:.0e}':6s} "
+        f"groups {row.get('groups', 0):4d} frozen {row.get('frozen_share', 1):4.0%} lost {row.get('lost', 0):4.0%} "
+        f"{row.get('analysis_seconds', 0):6.1f} s {row['peak_bytes'] / 2**30:5.2f} GB {row.get('message', '')[:150]!r}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text + "\n")
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main()
