@@ -8,7 +8,7 @@ KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -
 READY := .venv/.ready-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow lint demo data bench accuracy clean
+.PHONY: help venv test slow lint demo data bench zoo accuracy clean
 
 help:
 	@echo "make demo      train, prune, export and measure a ResNet-20 (configs/quickstart.yml)"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint      ruff and mypy only"
 	@echo "make data      install Fashion-MNIST, which demo and tests use where it is there"
 	@echo "make bench     what analysis, pruning, evaluation and searches cost, beside rivals"
+	@echo "make zoo       the law on 300 public networks, into docs/zoo.md (an hour)"
 	@echo "make accuracy  how accurate pruned networks are, method by method, beside rivals and chance (three hours)"
 	@echo "make clean     remove what builds and runs leave behind; .venv and data stay"
 
@@ -48,9 +49,13 @@ data: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/analysis.py
+	$(BIN)/python benchmarks/zoo.py --giants
 	$(BIN)/python benchmarks/uni_pruning.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/search.py
+
+zoo: $(READY)
+	$(BIN)/python benchmarks/zoo_table.py
 
 accuracy: $(READY)
 	$(BIN)/python benchmarks/accuracy.py

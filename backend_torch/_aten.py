@@ -52,6 +52,8 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     if not outputs:
         return None
     attrs = {"numbers": _numbers(func, named)}
+    if torch.Tag.dynamic_output_shape in func.tags or name == "torchvision::nms":
+        attrs["counts"] = True
     if not inputs:
         return Seen("create", (), tuple(outputs), (), {"uniform": name in _UNIFORM, **attrs})
     kind = "elementwise" if torch.Tag.pointwise in func.tags else "opaque"
@@ -93,7 +95,7 @@ def _plain(kind: str, *names: str) -> None:
 
 
 _plain(
-    "elementwise", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "copy", "where",
+    "elementwise", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "copy",
     "masked_fill", "bernoulli", "hardtanh", "relu6", "silu", "mish", "gelu", "hardswish",
     "hardsigmoid", "leaky_relu", "elu", "selu", "celu", "softplus", "rrelu", "threshold", "normal", "uniform",
     "rsub", "square", "true_divide", "div", "clamp", "nan_to_num", "lerp", "addcmul", "addcdiv",
@@ -107,6 +109,13 @@ _plain(
     "identity", "detach", "alias", "contiguous", "clone", "to", "_to_copy", "type_as", "float",
     "half", "requires_grad",
 )  # fmt: skip
+
+
+@_aten("where")
+def _where(a: Args, out: Any) -> Any:
+    if len(a) == 1:  # the places where a condition holds
+        return "opaque", ["condition"], {"counts": True}
+    return "elementwise", [k for k, v in a.items() if _tensors(v)], {}
 
 
 # filled with one number, or with random ones: every channel is like every other
@@ -384,6 +393,11 @@ def _tile(a: Args, out: Any) -> Any:
     return "tile", ["self"], {"repeats": tuple([1] * (out.dim() - len(repeats)) + repeats)}
 
 
+@_aten("torchvision::roi_align", "torchvision::roi_pool")
+def _roi_align(a: Args, out: Any) -> Any:
+    return "pool", ["input"], {"spatial": 2}
+
+
 @_aten("repeat_interleave")
 def _repeat_interleave(a: Args, out: Any) -> Any:
     if not isinstance(a.get("repeats"), int) or a.get("dim") is None:
@@ -401,8 +415,19 @@ def _embedding(a: Args, out: Any) -> Any:
 @_aten("index")
 def _index(a: Args, out: Any) -> Any:
     indexed = [k for k, row in enumerate(a["indices"]) if row is not None]
+    first = a["indices"][indexed[0]]
     masks = any(a["indices"][k].dtype in (torch.bool, torch.uint8) for k in indexed)
-    return "gather", ["self", "indices"], {"table": len(indexed) == 1 and not masks, "axis": indexed[0]}
+    attrs = {"table": len(indexed) == 1 and (not masks or first.dim() == 1), "axis": indexed[0]}
+    return "gather", ["self", "indices"], attrs | {"counts": True} if masks else attrs
+
+
+@_aten("index_put", "index_put_")
+def _index_put(a: Args, out: Any) -> Any:
+    indexed = [k for k, row in enumerate(a["indices"]) if row is not None]
+    index = a["indices"][indexed[0]] if len(indexed) == 1 else None
+    if index is None or index.dim() != 1 or a["values"].dim() != a["self"].dim():
+        return "opaque", ["self", "indices", "values"], {}
+    return "scatter", ["self", "values", "indices"], {"axis": indexed[0]}
 
 
 @_aten("index_select")

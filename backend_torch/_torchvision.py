@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from typing import Any
 
@@ -42,11 +43,19 @@ def import_torchvision() -> Any:
     library = torch.library.Library("torchvision", "DEF")
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define(
+        "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width, "
+        "int sampling_ratio, bool aligned) -> Tensor"
+    )
     library.impl("nms", _nms, "CompositeExplicitAutograd")
     _libraries.append(library)
     torchvision = importlib.import_module("torchvision")
-    # what detectors ask before they suppress boxes; all else that is missing has a form in Python
-    importlib.import_module("torchvision.extension")._has_ops = lambda: True
+    aligning = sys.modules["torchvision.ops.roi_align"]
+    plain = inspect.unwrap(aligning._roi_align)  # not the one that torch.compile gets to see
+    library.impl("roi_align", plain, "CompositeExplicitAutograd")
+    # what detectors ask before they call the two
+    for module in (sys.modules["torchvision.extension"], aligning):
+        module._has_ops = lambda: True  # type: ignore[attr-defined]
     return torchvision
 
 

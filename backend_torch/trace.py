@@ -180,7 +180,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
             raise PartialTrace(
                 f"the model must run on the example (shapes {shapes}), got {type(error).__name__}: {error} at {where}; "
                 "give an example of the shape and type that the model expects",
-                self.graph(),
+                replace(self.graph(), broken=True),
                 where,
             ) from error
         self.outputs += [self.ids[id(t)] for t in leaves(result) if id(t) in self.ids]

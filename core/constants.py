@@ -106,7 +106,7 @@ def repair(
         if found is not None:
             return found
         tied.append(candidate)
-    for candidate in (coupling, *tied):
+    for candidate in (coupling, *tied) if read is not None else ():
         found = _by_attributes(place, candidate, None)
         if found is not None:
             return found
@@ -145,7 +145,7 @@ def _further(mismatch: Mismatch | None, position: int) -> bool:
 
 
 def _by_attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> tuple[Coupling, Mismatch | None] | None:
-    """Set attributes that the code reads, or, given None, any of the module's own."""
+    """Set attributes that the code near reads, or, given None, any of the module's own."""
     for attributes in _attributes(place, coupling, read):
         if place.left[0] <= 0:
             return None
@@ -168,7 +168,7 @@ def _attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> Ite
             for name, value in sorted(place.integers[module][1].items())
             if value > 1 and (module, name) not in known and (read is None or base_name(name) in read)
         ]
-        if read is not None and len(names) > 1:
+        if len(names) > 1:
             yield from _jointly(place, coupling, module, names)
         for name in names:
             for signature, axis in _axes(coupling, module, place.integers[module][1][name]).items():
@@ -177,30 +177,39 @@ def _attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> Ite
 
 def _jointly(place: _Place, coupling: Coupling, module: str, names: Sequence[str]) -> Iterator[tuple[Attribute, ...]]:
     """Choices for several attributes at once, among what the op at the place gives and takes."""
-    ordinal = next(k for k, op in enumerate(_ops_of(coupling.graph, module)) if op is place.op)
     sizes = place.integers[module][1]
-    first = len(place.op.inputs)
     ends: dict[str, list[tuple[_Signature, _End]]] = {name: [] for name in names}
-    operands = [*enumerate(place.op.outputs, first), *enumerate(place.op.inputs)]
-    for operand, tensor in operands:
+    parts, whole = _parts(place.op, coupling.graph, module)
+    for number, (ordinal, operand, tensor) in enumerate((*parts, *whole)):
         for axis, n in enumerate(coupling.graph.tensors[tensor].shape):
             if not coupling.forms.slope[coupling.forms.axes[tensor][axis]].any():
                 continue
             for name in names:
-                if sizes[name] == n and (not _numbered(name, place.op) or operand - first == _index(name)):
+                # elements of a list are likely to be the sizes of the parts, in their order
+                fits = "[" not in name or len(parts) == 1 or number == _index(name)
+                if sizes[name] == n and fits:
                     ends[name].append(((ordinal, operand, axis), (tensor, axis)))
     wanted = {name: _distinct(coupling, found) for name, found in ends.items() if found}
     if len(wanted) > 1:
         for choice in islice(product(*wanted.values()), _JOINT):
             yield tuple(
-                a for name, (at, end) in zip(wanted, choice, strict=True)
+                a
+                for name, (at, end) in zip(wanted, choice, strict=True)
                 for a in _in_family(place, coupling, module, name, at, end)
-            )  # fmt: skip
+            )
 
 
-def _numbered(name: str, op: Op) -> bool:
-    """Whether elements of a list are likely to be the sizes of an op's outputs, in their order."""
-    return "[" in name and len(op.outputs) > 1
+_Operand = tuple[int, int, int]  # op within its module, operand, tensor
+
+
+def _parts(op: Op, graph: Graph, module: str) -> tuple[list[_Operand], list[_Operand]]:
+    """What an op gives, or all ops of its kind that take apart the same tensor; and what it takes."""
+    ops = _ops_of(graph, module)
+    alike = [(k, other) for k, other in enumerate(ops)
+             if other is op or (op.kind == other.kind == "slice" and other.inputs[:1] == op.inputs[:1])]  # fmt: skip
+    gives = [(k, n, tensor) for k, other in alike for n, tensor in enumerate(other.outputs, len(other.inputs))]
+    own = next(k for k, other in alike if other is op)
+    return gives, [(own, n, tensor) for n, tensor in enumerate(op.inputs)]
 
 
 def _index(name: str) -> int:
@@ -324,10 +333,10 @@ def _chain(scope: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(len(parts), -1, -1)]
 
 
-def _read_near(where: str) -> set[str]:
-    """Names in the source near a line: an attribute often comes under its own, as an argument too."""
+def _read_near(where: str) -> set[str] | None:
+    """Names in the source near a line, where there is one: an attribute often comes under its own."""
     file, _, line = where.rpartition(":")
     if not line.isdigit():
-        return set()
+        return None
     lines = (linecache.getline(file, n) for n in range(int(line) - _WINDOW, int(line) + _WINDOW + 1))
     return {name for text in lines for name in re.findall(r"[^\W\d]\w*", text)}

@@ -27,6 +27,7 @@ pad             input                                         before, after (per
 roll            input                                         axes
 tile            input                                         repeats (per axis), [each] (one by one)
 gather          input, …                                      axis (indexed axis), table (bool)
+scatter         input, values, indices                        axis (indexed axis)
 einsum          input, input, …                               equation
 create                                                        uniform (zeros rather than arange)
 identity        input
@@ -39,7 +40,8 @@ and its ``padding`` a pair (before, after); without them it is transposed, or it
 ``slice.parts`` holds one (start, stop, step) per output;
 ``even`` says that the parts come from a split into equal parts computed at run time.
 
-Any op may have one more: ``numbers`` holds the numbers other than sizes that it was given, as text.
+Any op may have two more: ``counts`` says that an output is as long as there are values of some kind (boxes above
+a threshold), and ``numbers`` holds the numbers other than sizes that it was given, as text.
 One that changes with a network's widths (a division by the number of channels) shows there alone.
 """
 
@@ -77,6 +79,7 @@ KINDS = frozenset(
         "roll",
         "tile",
         "gather",
+        "scatter",
         "einsum",
         "create",
         "identity",
@@ -150,6 +153,7 @@ class Graph:
         unreached: Names of the parameters that no trace reached.
         names: Parameter names in the order the model registers them.
         valued: Whether the trace needed an input with values: without, the model's code cannot run.
+        broken: Whether the model stopped with an error after these ops.
     """
 
     tensors: tuple[Tensor, ...]
@@ -160,6 +164,7 @@ class Graph:
     unreached: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     valued: bool = False
+    broken: bool = False
 
     @property
     def all_ops(self) -> tuple[Op, ...]:

@@ -155,10 +155,25 @@ def gather(flow: Flow, op: Op) -> None:
         flow.role(table, flow.rank(table) - 1, "out", op)
     given = flow.axes(table)
     indices = flow.axes(op.inputs[1])
+    if op.attrs.get("counts"):  # a mask: as many stay as it says
+        flow.fix(op.inputs[1], 0, f"indexed in {op.scope}", op)
+        indices = [None]
     if len(op.inputs) != 2 or len(indices) + len(given) - 1 != flow.rank(out):
         opaque(flow, op)
         return
     flow.put(out, [*given[:axis], *indices, *given[axis + 1 :]])
+
+
+@rule("scatter")
+def scatter(flow: Flow, op: Op) -> None:
+    """Values written into a table at places along one axis: that axis stays, the others are those of both."""
+    table, values, axis = op.inputs[0], op.inputs[1], attr(op, "axis")
+    for tensor in (table, values):
+        flow.fix(tensor, axis, f"indexed in {op.scope}", op)
+    axes: list[Axis] = []
+    for k in range(flow.rank(table)):
+        axes.append(None if k == axis else flow.meet(table, k, flow.get(values, k), op))
+    flow.put(op.outputs[0], axes)
 
 
 @rule("reduce")

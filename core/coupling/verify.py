@@ -38,15 +38,27 @@ def compare(coupling: Coupling, plan: PruningPlan, cut: Graph) -> Mismatch | Non
         coupling: The original network.
         plan: What was kept.
         cut: Trace of the cut network, which may have broken off early.
+
+    How many things a network finds (boxes, say) depends on its values, which a cut changes. From the first op on
+    that counts them, only axes that were cut are compared, and those only while both networks do the same.
     """
     alive = coupling.kept_roots(plan)
     ops = essential(coupling.graph)
     found = [op for _, op in essential(cut)]
     constants, actual = _made(coupling.graph), _made(cut)
+    counted = False
     for (position, op), other in zip(ops, found, strict=False):
-        text = _differs(coupling, alive, op, other, cut) or _differ_in_constants(op, other, constants, actual)
+        counted |= bool(op.attrs.get("counts"))
+        if counted:
+            if op.raw != other.raw or len(op.outputs) != len(other.outputs):
+                break
+            text = _differs_in_cuts(coupling, alive, op, other, cut)
+        else:
+            text = _differs(coupling, alive, op, other, cut) or _differ_in_constants(op, other, constants, actual)
         if text:
             return Mismatch(position, text)
+    if counted and not cut.broken:
+        return None
     if len(found) < len(ops):
         position, op = ops[len(found)]
         return Mismatch(position, f"the cut model stops before {op.raw}")
@@ -111,6 +123,15 @@ def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cu
     expected_numbers, actual_numbers = op.attrs.get("numbers", ()), other.attrs.get("numbers", ())
     if expected_numbers != actual_numbers:
         return f"{op.raw}: expected {', '.join(expected_numbers)}, found {', '.join(actual_numbers)}"
+    return ""
+
+
+def _differs_in_cuts(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cut: Graph) -> str:
+    for tensor, new in zip((*op.inputs, *op.outputs), (*other.inputs, *other.outputs), strict=False):
+        full, actual = coupling.graph.tensors[tensor].shape, cut.tensors[new].shape
+        expected = _shape(coupling, alive, tensor)
+        if len(actual) != len(full) or any(e not in (n, a) for e, n, a in zip(expected, full, actual, strict=True)):
+            return f"{op.raw}: expected shape {expected}, found {actual}"
     return ""
 
 
