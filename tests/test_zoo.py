@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from math import prod
@@ -94,8 +95,8 @@ def test_default_inputs() -> None:
         default_input("my.models:build")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 def test_timm_by_name() -> None:
-    pytest.importorskip("timm")
     model = build_model("timm:resnet10t", num_classes=3, in_channels=1)
     assert model.eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 3)
     assert default_input("timm:resnet10t") == (1, 3, 176, 176)
