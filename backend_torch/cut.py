@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from prunekit.backend_torch._copying import deep_copy
+from prunekit.backend_torch._hf_config import follow_config
 from prunekit.backend_torch.trace import PartialTrace, meta_copy, to_meta, trace_copy
 from prunekit.core.analysis import Analysis, dry_run
 from prunekit.core.carried import attach_plan, find_plan
@@ -32,8 +33,16 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
                 f"a cut network must compute the shapes its plan implies, but in {op.scope or 'the model'} "
                 f"({op.where}) {mismatch.text}; ignore that layer, or analyse with probe=True"
             )
-    model = analysis.model
-    cuts = analysis.coupling.cuts(plan)
+    small = _cut(analysis, plan)
+    if check:
+        follow_config(small, analysis, plan)
+    before = find_plan(analysis.model)
+    attach_plan(small, plan if before is None else before.compose(plan))
+    return small
+
+
+def _cut(analysis: Analysis, plan: PruningPlan) -> nn.Module:
+    model, cuts = analysis.model, analysis.coupling.cuts(plan)
     memo: dict[int, Any] = {}
     room: Room = {}
     for name, tensor in _tensors(model).items():
@@ -42,8 +51,6 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
             memo[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
     small = deep_copy(model, memo)
     _follow(small, analysis, plan)
-    before = find_plan(model)
-    attach_plan(small, plan if before is None else before.compose(plan))
     return small
 
 
@@ -65,7 +72,7 @@ def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
         if not analysis.graph.valued:
             return error.graph
     try:
-        return trace_copy(apply(analysis, plan, check=False), analysis.example)
+        return trace_copy(_cut(analysis, plan), analysis.example)
     except PartialTrace as error:
         return error.graph
 

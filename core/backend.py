@@ -136,7 +136,8 @@ class Backend(ABC):
         Args:
             analysis: The model and its groups.
             plan: What stays.
-            check: Trace the result and compare it with the graph cut by the plan.
+            check: Trace the result and compare it with the graph cut by the plan; a configuration that the
+                network is built from, if it keeps one, follows. Searches do without, for their many candidates.
 
         Raises:
             PlanError: The plan is for another model.

@@ -45,7 +45,7 @@ def form(flow: Flow) -> Coupling:
         roles = {m.role for m in mine}
         if roles == {"kernel"} or (hidden[roots[0]] and "out" not in roles):
             continue
-        if reason and not any(m.name in learned for m in mine):  # tables of positions and the like
+        if not any(m.name in learned for m in mine):  # tables of positions and the like: nothing learned would go
             continue
         name = _unique(_name(mine), taken)
         if reason:
