@@ -18,6 +18,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -206,7 +207,7 @@ class _Search:
                             yield from self.right(best)
 
     def right(self, best: _Built) -> Iterator[_Built]:
-        """A network of the wanted shapes, without the changes that it does without (of an image's size), and as it is."""
+        """A network of the wanted shapes, first without those changes that it does without (of an image's size)."""
         plain = best
         for site, old in self.old.items():
             if plain.values[site] != old:
@@ -241,24 +242,33 @@ class _Search:
         return best if built is None or (best is not None and built.error >= best.error) else built
 
     def build(self, values: Values) -> _Built | None:
-        kind, config = type(self.module), copy.deepcopy(self.module.config)
         try:
-            with _quiet(kind), seeded(0), torch.device("meta"):
-                _write(config, values)
-                read = type(config).from_dict(config.to_dict())  # numbers that follow from others are set anew
-                known = _numbers(read)
-                values = {site: known.get(site, value) for site, value in values.items()}
-                _write(config, values)
-                model = kind(config)
+            model, values = _build(self.module, values)
         except Exception:  # numbers that do not go together; whatever a constructor may raise
             return None
         shapes = _shapes(model)
-        wrong = {
-            name: (shapes.get(name, ()), self.wanted.get(name, ()))
-            for name in shapes.keys() | self.wanted.keys()
-            if shapes.get(name) != self.wanted.get(name)
-        }
+        names = shapes.keys() | self.wanted.keys()
+        differ = {name for name in names if shapes.get(name) != self.wanted.get(name)}
+        if not differ <= self.wanted.keys():
+            differ -= self.left_out
+        wrong = {name: (shapes.get(name, ()), self.wanted.get(name, ())) for name in sorted(differ)}
         return _Built(model, values, wrong, (len(wrong), _differing(_kept_numbers(model), self.kept)))
+
+    @cached_property
+    def left_out(self) -> set[str]:
+        """Names that the original was built without, by arguments beside its configuration (a pooling layer)."""
+        return _shapes(_build(self.module, self.old)[0]).keys() - self.wanted.keys()
+
+
+def _build(like: Any, values: Values) -> tuple[nn.Module, Values]:
+    """A network without data from other numbers, and the numbers as they are once written and read."""
+    kind, config = type(like), copy.deepcopy(like.config)
+    with _quiet(kind), seeded(0), torch.device("meta"):
+        _write(config, values)
+        read = _numbers(type(config).from_dict(config.to_dict()))  # those that follow from others are set anew
+        values = {site: read.get(site, value) for site, value in values.items()}
+        _write(config, values)
+        return kind(config), values
 
 
 def _kept_numbers(model: nn.Module) -> dict[str, dict[str, Any]]:
@@ -285,7 +295,11 @@ def _goes_the_same_way(
         moved = place(tensor.detach())
         memo[id(tensor)] = nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
     mine = dict(module.named_modules(remove_duplicate=False))
-    for name, part in built.named_modules(remove_duplicate=False):
+    for name, part in list(built.named_modules(remove_duplicate=False)):
+        parent, _, last = name.rpartition(".")
+        if name not in mine and parent in mine:  # built without it, by an argument beside the configuration
+            setattr(built.get_submodule(parent), last, None)
+            continue
         for table in ("_parameters", "_buffers"):
             theirs = getattr(mine[name], table) if name in mine else {}
             for key in getattr(part, table).keys() & theirs.keys():
