@@ -194,6 +194,22 @@ def _einsum(a: Args, out: Any) -> Any:
     return "einsum", ["tensors"], {"equation": a["equation"]}
 
 
+@_aten("mv")
+def _mv(a: Args, out: Any) -> Any:
+    return "einsum", ["self", "vec"], {"equation": "ab,b->a"}
+
+
+@_aten("dot", "vdot")
+def _dot(a: Args, out: Any) -> Any:
+    return "einsum", ["self", "other", "tensor"], {"equation": "a,a->"}
+
+
+@_aten("_weight_norm")
+def _weight_norm(a: Args, out: Any) -> Any:
+    # -1 stands for a norm over the whole
+    return "elementwise", ["v", "g"], {"statistics": tuple(k for k in range(a["v"].dim()) if k != a.get("dim", 0))}
+
+
 @_aten("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "instance_norm")
 def _batch_norm(a: Args, out: Any) -> Any:
     # instance_norm calls it use_input_stats

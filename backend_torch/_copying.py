@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 __all__ = ["deep_copy"]
@@ -29,6 +30,9 @@ def deep_copy(model: M, memo: dict[int, Any] | None = None) -> M:
     for module in plain:
         known[id(module)] = type(module).__new__(type(module))
     for module in plain:
+        for value in vars(module).values():  # worked out from parameters, anew in each pass: torch would not copy it
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                known.setdefault(id(value), value.detach().clone())
         vars(known[id(module)]).update((name, _copied(value, known)) for name, value in _state(module).items())
     return copy.deepcopy(model, known)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._hf_config import follow_config
@@ -126,6 +128,7 @@ def _follow(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:
 def update_layers(model: nn.Module, attention: str) -> None:
     """Make the framework's own layers say the widths that their parameters have."""
     for module in model.modules():
+        _refresh(module)
         if isinstance(module, nn.MultiheadAttention):
             _multihead(module, attention)
             continue
@@ -133,6 +136,16 @@ def update_layers(model: nn.Module, attention: str) -> None:
             if isinstance(module, kind):
                 update(module)
                 break
+
+
+def _refresh(module: nn.Module) -> None:
+    """Work out anew what the older weight and spectral norms keep beside the parameters that were cut."""
+    for hook in module._forward_pre_hooks.values():
+        with torch.no_grad():
+            if isinstance(hook, WeightNorm):
+                setattr(module, hook.name, hook.compute_weight(module))
+            elif isinstance(hook, SpectralNorm):
+                setattr(module, hook.name, hook.compute_weight(module, do_power_iteration=False))
 
 
 def _update_bare_norms(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:

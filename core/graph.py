@@ -10,7 +10,7 @@ conv            input, weight, [bias]                         groups, transposed
                                                               [stride, padding, dilation] (spatial)
 linear          input, weight, [bias]                         [transposed] (weight (I, O))
 matmul          left, right
-elementwise     input, input, …  (broadcast)
+elementwise     input, input, …  (broadcast)                  [statistics] (axes that a norm runs over)
 channel_affine  input, [weight, bias, mean, var]              axis, [statistics] (of the input itself)
 layer_norm      input, [weight, bias]                         axes
 group_norm      input, [weight, bias]                         groups, axis

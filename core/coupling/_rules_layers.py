@@ -117,7 +117,7 @@ def matmul(flow: Flow, op: Op) -> None:
 def einsum(flow: Flow, op: Op) -> None:
     terms, _, result = attr(op, "equation").replace(" ", "").partition("->")
     operands = terms.split(",")
-    if "." in terms or not result or any(len(set(t)) != len(t) for t in operands):
+    if "." in terms or "->" not in attr(op, "equation") or any(len(set(t)) != len(t) for t in operands):
         opaque(flow, op)
         return
     letters: dict[str, Axis] = {}
@@ -135,6 +135,8 @@ def einsum(flow: Flow, op: Op) -> None:
 def elementwise(flow: Flow, op: Op) -> None:
     for out in op.outputs:
         flow.put(out, _broadcast(flow, op, op.inputs, flow.shape(out)))
+        for axis in op.attrs.get("statistics", ()):
+            flow.statistics(flow.get(out, axis))
 
 
 def _broadcast(flow: Flow, op: Op, tensors: tuple[int, ...], shape: tuple[int, ...], trailing: int = 0) -> list[Axis]:
