@@ -213,7 +213,7 @@ def _instance_norm(call: Call) -> Seen:
 def _prelu(call: Call) -> Seen:
     x, weight = call.args[:2]
     if prod(weight.shape) == 1:
-        return _first(call, "elementwise")
+        return _named(call, "elementwise", {"input": x, "weight": weight})
     return _named(call, "channel_affine", {"input": x, "weight": weight}, axis=1)
 
 

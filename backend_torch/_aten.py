@@ -222,7 +222,7 @@ def _batch_norm(a: Args, out: Any) -> Any:
 @_aten("prelu")
 def _prelu(a: Args, out: Any) -> Any:
     if a["weight"].numel() == 1:
-        return "elementwise", ["self"], {}
+        return "elementwise", ["self", "weight"], {}
     return "channel_affine", ["self", "weight"], {"axis": 1}
 
 
@@ -284,6 +284,23 @@ def _arg(a: Args, out: Any) -> Any:
 def _along(a: Args, out: Any) -> Any:
     """Positions along these axes are not interchangeable."""
     return "roll", ["self"], {"axes": _axes(a.get("dim", a.get("dims", -1)), a["self"].dim())}
+
+
+@_aten("pixel_shuffle", "pixel_unshuffle")
+def _pixel_shuffle(a: Args, out: Any) -> Any:
+    up = "upscale_factor" in a
+    blocks = (a["upscale_factor"] if up else a["downscale_factor"]) ** 2
+    return "rearrange", ["self"], {"axis": out.dim() - 3, "blocks": blocks, "how": "join" if up else "split"}
+
+
+@_aten("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(a: Args, out: Any) -> Any:
+    return "rearrange", ["self"], {"axis": 1, "blocks": a["groups"], "how": "swap"}
+
+
+@_aten("glu")
+def _glu(a: Args, out: Any) -> Any:
+    return "rearrange", ["self"], {"axis": a.get("dim", -1) % out.dim(), "blocks": 2, "how": "fold"}
 
 
 @_aten("roll")

@@ -25,6 +25,7 @@ concat          input, input, …                               axis
 slice           input                                         axis, parts, even
 pad             input                                         before, after (per axis)
 roll            input                                         axes
+rearrange       input                                         axis, blocks, how
 tile            input                                         repeats (per axis), [each] (one by one)
 gather          input, …                                      axis (indexed axis), table (bool)
 scatter         input, values, indices                        axis (indexed axis)
@@ -38,6 +39,9 @@ Weights are written in the canonical layout: conv (O, I/groups, *kernel), transp
 (I, O/groups, *kernel), linear (O, I). A conv's ``stride`` and ``dilation`` hold one number per spatial axis
 and its ``padding`` a pair (before, after); without them it is transposed, or its backend cannot tell.
 ``slice.parts`` holds one (start, stop, step) per output;
+``rearrange`` makes one channel of ``blocks`` that follow each other (``how="join"``: pixel shuffle) or so many of each
+(``"split"``), reads ``blocks`` rows of channels column by column (``"swap"``: channel shuffle), or makes one of each
+column (``"fold"``: a gated linear unit).
 ``even`` says that the parts come from a split into equal parts computed at run time.
 
 Any op may have two more: ``counts`` says that an output is as long as there are values of some kind (boxes above
@@ -77,6 +81,7 @@ KINDS = frozenset(
         "slice",
         "pad",
         "roll",
+        "rearrange",
         "tile",
         "gather",
         "scatter",

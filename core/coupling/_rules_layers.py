@@ -135,8 +135,9 @@ def einsum(flow: Flow, op: Op) -> None:
 def elementwise(flow: Flow, op: Op) -> None:
     for out in op.outputs:
         flow.put(out, _broadcast(flow, op, op.inputs, flow.shape(out)))
-        for axis in op.attrs.get("statistics", ()):
-            flow.statistics(flow.get(out, axis))
+        over = op.attrs.get("statistics", ())
+        for axis in range(flow.rank(out) if over else 0):
+            (flow.statistics if axis in over else flow.contracts)(flow.get(out, axis))  # a norm of zeros is no number
 
 
 def _broadcast(flow: Flow, op: Op, tensors: tuple[int, ...], shape: tuple[int, ...], trailing: int = 0) -> list[Axis]:

@@ -128,6 +128,25 @@ def roll(flow: Flow, op: Op) -> None:
         flow.put(out, axes)
 
 
+@rule("rearrange")
+def rearrange(flow: Flow, op: Op) -> None:
+    """Channels that make one, or stand in one column, go together; where space changes it carries no labels."""
+    x, out, axis, blocks = op.inputs[0], op.outputs[0], attr(op, "axis"), attr(op, "blocks")
+    how, axes = attr(op, "how"), flow.axes(op.inputs[0])
+    for other in range(flow.rank(x)):
+        if other != axis and flow.shape(x)[other] != flow.shape(out)[other]:
+            flow.fix(x, other, f"position in the image for {op.scope}", op)
+            axes[other] = None
+    labels = axes[axis]
+    if labels is not None and how == "split":
+        axes[axis] = np.repeat(labels, blocks)
+    elif labels is not None:
+        table = labels.reshape(-1, blocks) if how == "join" else labels.reshape(blocks, -1).T
+        flow.space.unite(table[:, 1:].ravel(), np.repeat(table[:, 0], blocks - 1))
+        axes[axis] = np.repeat(table[:, 0], blocks if how == "swap" else 1)
+    flow.put(out, axes)
+
+
 @rule("tile")
 def tile(flow: Flow, op: Op) -> None:
     x, repeats = op.inputs[0], attr(op, "repeats")
