@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from prunekit.backend_torch._nested import is_record, map_fields
 from prunekit.core.errors import DataError, InputError
 
 __all__ = [
@@ -29,7 +30,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Arrays as tensors, and tensors on a device, also inside tuples, lists and dicts."""
+    """Arrays as tensors, and tensors on a device, also inside tuples, lists, dicts and dataclasses."""
     if isinstance(value, np.ndarray):
         return torch.as_tensor(value).to(device)
     if isinstance(value, Tensor):
@@ -39,7 +40,7 @@ def to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, (tuple, list)):
         moved = [to_device(item, device) for item in value]
         return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
-    return value
+    return map_fields(lambda item: to_device(item, device), value) if is_record(value) else value
 
 
 def call(model: nn.Module, inputs: Any) -> Any:

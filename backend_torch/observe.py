@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from prunekit.backend_torch._batches import (
     call,
@@ -22,6 +21,7 @@ from prunekit.backend_torch._batches import (
     pair,
 )
 from prunekit.backend_torch._copying import deep_copy
+from prunekit.backend_torch._nested import map_tensors
 from prunekit.backend_torch.state import to_array
 from prunekit.backend_torch.trace import leaves
 from prunekit.core.backend import Tap
@@ -75,7 +75,7 @@ def precise(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     def double(value: torch.Tensor) -> torch.Tensor:
         return value.double() if value.is_floating_point() else value
 
-    return deep_copy(model).double(), tree_map_only(torch.Tensor, double, example)
+    return deep_copy(model).double(), map_tensors(double, example)
 
 
 def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.backend_torch._aten import describe
 from prunekit.backend_torch._copying import deep_copy
+from prunekit.backend_torch._nested import map_tensors
 from prunekit.core.errors import PrunekitError, TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
@@ -117,15 +118,11 @@ class _DeepcopyToMeta(TorchFunctionMode):
 
 def to_meta(example: Any) -> Any:
     """An example without data."""
-    return _map(lambda t: t.to("meta"), example)
+    return map_tensors(lambda t: t.to("meta"), example)
 
 
 def _doubled(example: Any) -> Any:
-    return _map(lambda t: torch.cat([t, t]) if t.dim() else t, example)
-
-
-def _map(function: Any, value: Any) -> Any:
-    return torch.utils._pytree.tree_map_only(torch.Tensor, function, value)
+    return map_tensors(lambda t: torch.cat([t, t]) if t.dim() else t, example)
 
 
 @contextlib.contextmanager
@@ -164,11 +161,10 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
     def run(self, example: Any) -> None:
         """Record one pass."""
         first = self.inference_ops is None
-        for tensor in torch.utils._pytree.tree_leaves(example):
-            if isinstance(tensor, torch.Tensor):
-                number = self._known(tensor, "input", "")
-                if first:
-                    self.inputs.append(number)
+        for tensor in leaves(example):
+            number = self._known(tensor, "input", "")
+            if first:
+                self.inputs.append(number)
         try:
             with inference(), self._follow_modules(), self:
                 result = call(self.model, example)
@@ -176,7 +172,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
             raise
         except Exception as error:
             where = _user_line(error.__traceback__)
-            shapes = [tuple(t.shape) for t in torch.utils._pytree.tree_leaves(example) if isinstance(t, torch.Tensor)]
+            shapes = [tuple(t.shape) for t in leaves(example)]
             raise PartialTrace(
                 f"the model must run on the example (shapes {shapes}), got {type(error).__name__}: {error} at {where}; "
                 "give an example of the shape and type that the model expects",
@@ -292,7 +288,7 @@ def _norm_fits(x: torch.Tensor, shape: Any, weight: Any = None, bias: Any = None
 
 
 def leaves(result: Any) -> list[torch.Tensor]:
-    """Tensors in whatever a model returns: nested containers, mappings, dataclasses, objects; caches apart."""
+    """Tensors in whatever a model takes or returns: nested containers, mappings, dataclasses, objects; caches apart."""
     if isinstance(result, torch.Tensor):
         return [result]
     if isinstance(result, dict):

@@ -19,8 +19,8 @@ _NEEDED = {
     "conv": ("groups", "transposed", "spatial"), "channel_affine": ("axis",), "layer_norm": ("axes",),
     "group_norm": ("groups", "axis"), "reduce": ("axes", "keepdims"), "pool": ("spatial",), "softmax": ("axis",),
     "attention": ("scaled",), "permute": ("perm",), "concat": ("axis",), "slice": ("axis", "parts", "even"),
-    "pad": ("before", "after"), "roll": ("axes",), "rearrange": ("axis", "blocks", "how"), "tile": ("repeats",), "gather": ("axis", "table"),
-    "einsum": ("equation",),
+    "pad": ("before", "after"), "roll": ("axes",), "rearrange": ("axis", "blocks", "how"), "tile": ("repeats",),
+    "gather": ("axis", "table"), "einsum": ("equation",),
 }  # fmt: skip
 
 
