@@ -63,7 +63,17 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
 def _numbers(func: Any, named: Args) -> tuple[str, ...]:
     """Numbers that the call was given, other than sizes: text, so that NaN equals NaN."""
     sizes = _sizes(func)
-    return tuple(repr(v) for k, v in named.items() if isinstance(v, int | float | complex) and k not in sizes)
+    return tuple(_text(v) for k, v in named.items() if isinstance(v, int | float | complex) and k not in sizes)
+
+
+_LARGEST = {torch.finfo(t).max for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+
+
+def _text(number: Any) -> str:
+    """A number as text; the least of a type, as masks hold it, is that of another precision in a converted network."""
+    if isinstance(number, float) and abs(number) in _LARGEST:
+        return "-largest" if number < 0 else "largest"
+    return repr(number)
 
 
 @cache
@@ -133,7 +143,7 @@ def _lift(a: Args, out: Any) -> Any:
     """``torch.tensor(number)``: its value is at hand even where all else has none."""
     value = a["self"]
     known = value.device.type != "meta" and value.numel() == 1
-    return "create", [], {"uniform": False, "numbers": (repr(value.item()),) if known else ()}
+    return "create", [], {"uniform": False, "numbers": (_text(value.item()),) if known else ()}
 
 
 @_aten("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

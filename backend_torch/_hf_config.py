@@ -29,6 +29,7 @@ from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import PartialTrace, to_meta, trace_copy
 from prunekit.core.analysis import Analysis
 from prunekit.core.coupling.verify import compare
+from prunekit.core.errors import ConfigWarning
 from prunekit.core.numbers import set_number, whole_numbers
 from prunekit.core.plan import PruningPlan
 
@@ -101,6 +102,7 @@ def _warn(module: nn.Module, found: str) -> None:
         f"a configuration has one number for the width of many layers, so save_pretrained needs a network whose layers "
         f"were cut alike, heads as the width around them, got a {type(module).__name__} where {found}; its config "
         "stays as it was: save and load it with prunekit's save and load, or cut evenly (scope='layer')",
+        ConfigWarning,
         stacklevel=2,
     )
 

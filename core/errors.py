@@ -1,4 +1,4 @@
-"""The errors that prunekit raises: one small tree, whose leaves are also builtins.
+"""The errors that prunekit raises: one small tree, whose leaves are also builtins; and a warning.
 
 A message states the rule, then the value that broke it, then what to do.
 
@@ -81,3 +81,7 @@ class WorkerError(PrunekitError, RuntimeError):
 
 class MissingDependencyError(PrunekitError, ImportError):
     """An optional library is needed for this call and is not installed."""
+
+
+class ConfigWarning(UserWarning):
+    """The configuration that a pruned network carries does not describe it."""

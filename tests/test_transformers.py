@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 from prunekit.backend_torch import load, prune, save
 from prunekit.backend_torch.backend import TorchBackend
 from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.errors import ConfigWarning
 from prunekit.core.plan import PruningPlan
 from prunekit.core.testing import random_plan, relative_error
 from prunekit.core.verification import verify
@@ -125,7 +126,7 @@ def changed(old: Any, new: Any) -> dict[str, Any]:
 def test_the_law_holds_for_heads_mlps_and_embeddings(name: str) -> None:
     model, example = build(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of configurations, which random cuts leave behind
+        warnings.simplefilter("error", ConfigWarning)  # random cuts need not be described
         found = verify(BACKEND, model, example, seeds=2)
     assert found.status in ("exact", "non-neutral exact"), found.message
     assert found.lost > 0.2
@@ -209,11 +210,11 @@ def test_an_uneven_cut_leaves_the_configuration_and_says_so(name: str, tmp_path:
     analysis = analysed(name)
     widths = iter(range(1, 1000))
     kept = {g.name: range(max(1, g.size // 2 - next(widths) % 7)) for g in analysis.groups}
-    with pytest.warns(UserWarning, match="save and load it with prunekit's save and load"):
+    with pytest.warns(ConfigWarning, match="save and load it with prunekit's save and load"):
         small = BACKEND.apply(analysis, PruningPlan.of(analysis.coupling, kept))
     assert changed(analysis.model.config, small.config) == {}
     save(small, tmp_path)
-    with pytest.warns(UserWarning, match="layers were cut alike"):
+    with pytest.warns(ConfigWarning, match="layers were cut alike"):
         again = load(build(name)[0], tmp_path, analysis.example)
     for found, expected in zip(
         BACKEND.outputs(again, analysis.example), BACKEND.outputs(small, analysis.example), strict=True
@@ -225,7 +226,7 @@ def test_heads_that_do_not_fit_the_width_are_told() -> None:
     """Shapes alone would allow it: four heads of six as well as two of twelve."""
     analysis = analysed("BertForSequenceClassification")
     plan = even_plan(analysis, lambda group: 0.75 if "attention" in group else 0.5)
-    with pytest.warns(UserWarning, match="no numbers that build it were found"):
+    with pytest.warns(ConfigWarning, match="no numbers that build it were found"):
         small = BACKEND.apply(analysis, plan)
     assert changed(analysis.model.config, small.config) == {}
 
