@@ -53,6 +53,8 @@ def adopt(net: nn.Cell, small: nn.Cell) -> None:
         for attribute in changed:
             setattr(cell, attribute, other._params[attribute])
         if changed:
+            for name in _GROUPS & vars(other).keys():
+                setattr(cell, name, getattr(other, name))
             _update(cell)
     clear_caches(net)
     plan = find_plan(small)
@@ -130,6 +132,8 @@ def _smaller(analysis: Analysis, plan: PruningPlan) -> nn.Cell:
         for attribute, parameter in changed:
             setattr(cell, attribute, parameter)
         if changed:
+            if analysis.coupling.grouped == "whole":
+                _regroup(cell)
             _update(cell)
     cells = dict(small.cells_and_names())
     for (name, attribute), value in analysis.coupling.integers(plan).items():
@@ -156,6 +160,17 @@ def _update(cell: nn.Cell) -> None:
         if isinstance(cell, kind):
             update(cell)
             return
+
+
+_GROUPS = frozenset(["group", "groups"])
+
+
+def _regroup(cell: Any) -> None:
+    """As many groups as a convolution has outputs for, where whole ones were cut."""
+    for name in _GROUPS & vars(cell).keys():
+        transposed = isinstance(cell, nn.Conv2dTranspose) or bool(getattr(cell, "transposed", False))
+        if getattr(cell, name) > 1 and cell.weight.shape[1] > 1 and not transposed:
+            setattr(cell, name, cell.weight.shape[0] * getattr(cell, name) // cell.out_channels)
 
 
 def _widths(cell: Any, groups: int, transposed: bool) -> tuple[int, int, int]:

@@ -119,18 +119,21 @@ def integers(model: nn.Module) -> dict[str, tuple[str, dict[str, int]]]:
 
 def _follow(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:
     """Make all that a cut model knows of its widths follow them."""
-    update_layers(small, analysis.coupling.attention)
+    update_layers(small, analysis.coupling.attention, analysis.coupling.grouped)
     _update_bare_norms(small, analysis, plan)
     for (module, name), value in analysis.coupling.integers(plan).items():
         set_number(small.get_submodule(module), name, value)
 
 
-def update_layers(model: nn.Module, attention: str) -> None:
+def update_layers(model: nn.Module, attention: str, grouped: str = "within") -> None:
     """Make the framework's own layers say the widths that their parameters have."""
     for module in model.modules():
         _refresh(module)
         if isinstance(module, nn.MultiheadAttention):
             _multihead(module, attention)
+            continue
+        if isinstance(module, nn.modules.conv._ConvNd):
+            _conv(module, grouped == "whole")
             continue
         for kind, update in _UPDATES:
             if isinstance(module, kind):
@@ -169,10 +172,10 @@ def _update_bare_norms(small: nn.Module, analysis: Analysis, plan: PruningPlan) 
 _NORMS = ("layer_norm", "group_norm", "channel_affine")
 
 
-def _conv(m: Any) -> None:
+def _conv(m: Any, whole_groups: bool) -> None:
     depthwise = m.groups > 1 and m.weight.shape[1] == 1 and not m.transposed and m.in_channels == m.groups
     transposed_depthwise = m.transposed and m.groups > 1 and m.weight.shape[1] == 1 and m.in_channels == m.groups
-    if depthwise:
+    if depthwise or (whole_groups and m.groups > 1 and not m.transposed):
         m.groups = m.weight.shape[0] * m.groups // m.out_channels
     elif transposed_depthwise:
         m.groups = m.weight.shape[0]
@@ -222,7 +225,6 @@ def _embedding(m: Any) -> None:
 
 
 _UPDATES = (
-    (nn.modules.conv._ConvNd, _conv),
     (nn.Linear, _linear),
     (nn.modules.batchnorm._NormBase, _batch_norm),
     (nn.LayerNorm, _layer_norm),

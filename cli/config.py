@@ -134,6 +134,7 @@ class PruneKeys(Section):
         min_channels: Fewest channels that a group keeps.
         ignore: Name patterns of layers whose outputs stay.
         attention: ``heads`` or ``head_dim``.
+        grouped: ``within`` or ``whole``: how grouped convolutions are cut.
         tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
     """
 
@@ -148,6 +149,7 @@ class PruneKeys(Section):
     min_channels: Count = 1
     ignore: list[str] = []
     attention: Literal["heads", "head_dim"] = "heads"
+    grouped: Literal["within", "whole"] = "within"
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property

@@ -100,7 +100,10 @@ def prepare_method(job: Job, folder: Path) -> tuple[Analysis, Method]:
     name, untrained = job.config.method.name, job.build()
     if name == "prune":
         keys = PruneKeys.model_validate(job.config.method.keys)
-        analysis = analyse(job.backend, untrained, job.example(), attention=keys.attention, ignore=keys.ignore)
+        analysis = analyse(
+            job.backend, untrained, job.example(),
+            attention=keys.attention, grouped=keys.grouped, ignore=keys.ignore,
+        )  # fmt: skip
         check_prunable(analysis.coupling)
         if keys.latency is None:  # whether a budget can be reached does not depend on the weights
             _select(job, analysis, keys, "l2")

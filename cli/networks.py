@@ -22,6 +22,7 @@ Ignore = Annotated[
     list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Layers whose outputs must stay.")
 ]
 Attention = Annotated[str, typer.Option("--attention", help="Cut heads or head_dim.")]
+Grouped = Annotated[str, typer.Option("--grouped", help="Cut grouped convolutions within groups, or whole groups.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -33,6 +34,7 @@ def inspect_command(
     options: Options = None,
     ignore: Ignore = None,
     attention: Attention = "heads",
+    grouped: Grouped = "within",
     as_json: Json = False,
 ) -> None:
     """Show what of a network can be cut, what must stay and why, and what budgets would leave."""
@@ -45,7 +47,7 @@ def inspect_command(
         chosen: Any = get_backend(backend or "torch")
         given = parse_options(options or [])
         network, example = _network(chosen, model, shape, given)
-        analysis = analyse(chosen, network, example, attention=attention, ignore=ignore or [])
+        analysis = analyse(chosen, network, example, attention=attention, grouped=grouped, ignore=ignore or [])
         seen = Inspection.of(analysis, model=model)
         if as_json:
             print(json.dumps(seen.to_dict(), indent=1))
@@ -82,6 +84,7 @@ def verify_command(
     options: Options = None,
     ignore: Ignore = None,
     attention: Attention = "heads",
+    grouped: Grouped = "within",
     ratio: Annotated[float, typer.Option("--ratio", help="Share of every group to remove.")] = 0.3,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of random cuts.")] = 3,
     as_json: Json = False,
@@ -96,8 +99,9 @@ def verify_command(
         chosen: Any = get_backend(backend or "torch")
         network, example = _network(chosen, model, shape, parse_options(options or []))
         found = verify(
-            chosen, network, example, name=model, ratio=ratio, seeds=seeds, attention=attention, ignore=ignore or []
-        )
+            chosen, network, example, name=model, ratio=ratio, seeds=seeds, attention=attention, grouped=grouped,
+            ignore=ignore or [],
+        )  # fmt: skip
         print(json.dumps(found.to_dict(), indent=1) if as_json else verification_text(found))
         if not found.holds:
             raise typer.Exit(1)

@@ -59,6 +59,7 @@ def analyse(
     example: Any,
     *,
     attention: str = "heads",
+    grouped: str = "within",
     ignore: Sequence[str] = (),
     probe: bool = True,
 ) -> Analysis:
@@ -69,6 +70,7 @@ def analyse(
         model: A network; it is not changed.
         example: One input, a tuple of positional inputs, or a dict of keyword inputs.
         attention: Which axis is cut where channels are split into heads.
+        grouped: Whether grouped convolutions are cut ``"within"`` their groups or by ``"whole"`` groups.
         ignore: Name patterns of layers whose outputs must stay.
         probe: Try a cut of every group without weights. Where a number in the model's own code
             (``x.view(n, 64)``) stands in the way, the channels that meet it are frozen.
@@ -81,7 +83,7 @@ def analyse(
     frozen: dict[int, Freeze] = {}
 
     def coupled(ties: Sequence[Tie]) -> Coupling:
-        return couple(graph, attention=attention, ignore=ignore, frozen_ops=frozen, ties=ties)
+        return couple(graph, attention=attention, grouped=grouped, ignore=ignore, frozen_ops=frozen, ties=ties)
 
     def run(coupling: Coupling) -> Mismatch | None:
         if not coupling.groups:

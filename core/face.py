@@ -31,7 +31,15 @@ class Face:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
-    def inspect(self, model: Any, example: Any, *, ignore: Sequence[str] = (), attention: str = "heads") -> Inspection:
+    def inspect(
+        self,
+        model: Any,
+        example: Any,
+        *,
+        ignore: Sequence[str] = (),
+        attention: str = "heads",
+        grouped: str = "within",
+    ) -> Inspection:
         """What could be cut: groups, widths, what is frozen and why, what each budget would leave.
 
         Args:
@@ -39,6 +47,7 @@ class Face:
             example: One input such as ``(N, C, H, W)``, a tuple of inputs, or a dict of keyword inputs.
             ignore: Name patterns of layers whose outputs must stay.
             attention: ``"heads"`` or ``"head_dim"``: which axis is cut where channels are split into heads.
+            grouped: ``"within"`` or ``"whole"``: whether grouped convolutions lose channels of every group, or groups.
 
         Returns:
             An object that prints as text and gives plain data by ``to_dict()``.
@@ -47,7 +56,8 @@ class Face:
             TraceError: The model does not run on the example.
         """
         self._own(model)
-        return Inspection.of(analyse(self.backend, model, example, attention=attention, ignore=ignore))
+        found = analyse(self.backend, model, example, attention=attention, grouped=grouped, ignore=ignore)
+        return Inspection.of(found)
 
     def prune(
         self,
@@ -65,6 +75,7 @@ class Face:
         min_channels: int = 1,
         ignore: Sequence[str] = (),
         attention: str = "heads",
+        grouped: str = "within",
         data: Any = None,
         seed: int = 0,
         tolerance: float = 0.0,
@@ -90,6 +101,7 @@ class Face:
             min_channels: Least width of a group.
             ignore: Name patterns of layers whose outputs must stay.
             attention: ``"heads"`` or ``"head_dim"``.
+            grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut.
             data: Loader of ``(inputs, targets)``, for criteria that need data.
             seed: For criteria that draw.
             tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
@@ -107,7 +119,7 @@ class Face:
         small, _ = _prune(
             self.backend, model, example, budget,
             importance=importance, scope=scope, align=align, min_channels=min_channels,
-            ignore=ignore, attention=attention, data=data, seed=seed,
+            ignore=ignore, attention=attention, grouped=grouped, data=data, seed=seed,
         )  # fmt: skip
         return small
 

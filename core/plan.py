@@ -32,7 +32,7 @@ class PruningPlan:
         fingerprint: Hash of the architecture it was made for (``Graph.fingerprint()``).
         model: Name of the network, as the user or the zoo calls it.
         inputs: Shape of each example input.
-        options: How the groups were found: ``attention``, and anything that changes them.
+        options: How the groups were found: ``attention``, ``grouped`` where it is not usual.
         achieved: Figures before and after, e.g. ``{"macs": [before, after]}``.
     """
 
@@ -57,7 +57,7 @@ class PruningPlan:
             sizes={name: coupling.groups[coupling.index[name]].size for name in kept if name in coupling.index},
             fingerprint=coupling.graph.fingerprint(),
             inputs=tuple(coupling.graph.tensors[i].shape for i in coupling.graph.inputs),
-            **{"options": {"attention": coupling.attention}, **fields},
+            **{"options": _options(coupling), **fields},
         )
         plan.check(coupling)
         return plan
@@ -248,3 +248,8 @@ def _check_indices(name: str, kept: Sequence[int], size: int) -> None:
 def _shorten(names: list[str], most: int = 6) -> str:
     more = f", … ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _options(coupling: Coupling) -> dict[str, str]:
+    unusual = {} if coupling.grouped == "within" else {"grouped": coupling.grouped}
+    return {"attention": coupling.attention, **unusual}

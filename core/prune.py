@@ -29,6 +29,7 @@ def prune(
     min_channels: int = 1,
     ignore: Sequence[str] = (),
     attention: str = "heads",
+    grouped: str = "within",
     data: Iterable[Any] | None = None,
     seed: int = 0,
 ) -> tuple[Any, PruningPlan]:
@@ -49,6 +50,7 @@ def prune(
         min_channels: Fewest channels a group keeps.
         ignore: Name patterns of layers whose outputs stay.
         attention: Where channels are split into heads, cut ``"heads"`` or ``"head_dim"``.
+        grouped: Cut grouped convolutions ``"within"`` their groups or by ``"whole"`` groups.
         data: Loader of ``(inputs, targets)`` batches, for importance from gradients or activations.
         seed: Of random scores.
 
@@ -69,7 +71,7 @@ def prune(
     processes = backend.processes()
     if processes.size > 1:
         check_same(processes, backend.get_state(model, copy=False))
-    analysis = analyse(backend, model, example, attention=attention, ignore=ignore)
+    analysis = analyse(backend, model, example, attention=attention, grouped=grouped, ignore=ignore)
     check_prunable(analysis.coupling)
 
     def decide() -> PruningPlan:

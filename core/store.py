@@ -81,8 +81,8 @@ def load_network(backend: Backend, model: Any, folder: str | os.PathLike[str], e
             f"load needs a {backend.name} network or a function that builds one, got {type(original).__name__}"
         )
     if any(len(kept) != plan.sizes[name] for name, kept in plan.kept.items()):
-        attention = plan.options.get("attention", "heads")
-        analysis = analyse(backend, original, _example(backend, original, plan, example), attention=attention)
+        policies = {key: plan.options[key] for key in ("attention", "grouped") if key in plan.options}
+        analysis = analyse(backend, original, _example(backend, original, plan, example), **policies)
         small = backend.apply(analysis, plan)
     else:
         small = backend.clone(original)

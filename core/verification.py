@@ -80,6 +80,7 @@ def verify(
     ratio: float = 0.3,
     seeds: int = 3,
     attention: str = "heads",
+    grouped: str = "within",
     ignore: Sequence[str] = (),
 ) -> Verification:
     """Cut a network at random, mask it alike, and compare all that both give.
@@ -95,6 +96,7 @@ def verify(
         ratio: Share of every group's channels to remove, in (0, 1).
         seeds: Number of random cuts.
         attention: ``"heads"`` or ``"head_dim"``.
+        grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut.
         ignore: Name patterns of layers whose outputs must stay.
 
     Returns:
@@ -110,7 +112,7 @@ def verify(
     result = Verification(name or type(model).__name__, backend.name, "failed")
     begin = time.perf_counter()
     try:
-        analysis = analyse(backend, model, example, attention=attention, ignore=ignore)
+        analysis = analyse(backend, model, example, attention=attention, grouped=grouped, ignore=ignore)
         result = replace(_described(result, analysis.coupling), analysis_seconds=time.perf_counter() - begin)
         if not analysis.groups:
             return replace(result, status="frozen", error=0.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,9 @@ from torch.nn.utils import weight_norm as old_weight_norm
 
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
+from prunekit.core.errors import InputError
 from prunekit.core.registry import get_backend
+from prunekit.core.store import load_network, save_network
 from prunekit.core.verification import random_plan, verify
 
 IMAGE, ROWS = (2, 3, 8, 8), (2, 6, 9)
@@ -176,3 +180,28 @@ def test_a_recurrent_layer_stays_and_the_rest_is_cut(framework: str, name: str) 
     free = {"head.0": 32} if (framework, name) == ("mindspore", "gru") else {"embed.0": 16, "head.0": 32}
     assert {g.name: g.size for g in analysis.groups} == free
     assert any("layer" in f.name for f in analysis.coupling.frozen) and found.frozen
+
+
+@pytest.mark.parametrize(("framework", "name"), cases(["grouped", "channel shuffle"], ["grouped"]))
+def test_whole_groups_are_cut(framework: str, name: str, tmp_path: Path) -> None:
+    backend, model, example = build(framework, name, 0)
+    found = verify(backend, model, example, name=name, grouped="whole")
+    assert found.status == "exact" or name == "channel shuffle", found.message
+    analysis = analyse(backend, model, example, grouped="whole")
+    if name == "channel shuffle":  # one channel of each group next to one another: no group can go alone
+        assert all(g.size != 3 for g in analysis.groups)
+        return
+    by_name = {g.name: g for g in analysis.groups}
+    assert by_name["first"].size == 4 and {m.indices.shape for m in by_name["first"].producers} == {(4, 3), (4, 2)}
+    plan = random_plan(analysis, 0.5)
+    small = backend.apply(analysis, plan)
+    weight = backend.get_state(small)["middle.0.weight"]
+    assert weight.shape[:2] == (4, 3)  # two groups of four are left, each as wide as before
+    save_network(backend, small, tmp_path / "small")
+    again = load_network(backend, model, tmp_path / "small")
+    for a, b in zip(backend.outputs(small, example), backend.outputs(again, example), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = analyse(backend, model, example)
+    with pytest.raises(InputError, match="grouped must be 'within' or 'whole', got 'some'"):
+        analyse(backend, model, example, grouped="some")
+    assert {g.size for g in other.groups} >= {2, 3}  # within groups: the same channels of each

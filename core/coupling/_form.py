@@ -68,6 +68,7 @@ def form(flow: Flow) -> Coupling:
                 for t, axes in tables.labels.items()},
         unit_of=(group_of, unit_of),
         attention=flow.attention,
+        grouped=flow.grouped,
         compress=_cut_by_some(flow, group_of),
     )  # fmt: skip
 

@@ -30,6 +30,8 @@ def conv(flow: Flow, op: Op) -> None:
         out = _grouped_transposed(flow, op, weight, given, groups)
     elif flow.shape(weight)[1] == 1:
         out = _depthwise(flow, op, weight, given, groups)
+    elif flow.grouped == "whole":
+        out = _whole_groups(flow, op, weight, given, groups)
     else:
         out = _grouped(flow, op, weight, given, groups)
     if bias is not None:
@@ -66,6 +68,21 @@ def _grouped(flow: Flow, op: Op, weight: int, given: Axis, groups: int) -> Axis:
     out = flow.get(weight, 0)
     _tie_groups(flow, out, groups)
     return out
+
+
+def _whole_groups(flow: Flow, op: Op, weight: int, given: Axis, groups: int) -> Axis:
+    """Whole groups are cut: a group's inputs and outputs go together."""
+    flow.fix(weight, 1, f"the width of a group in {op.scope}", op)
+    if given is None:
+        flow.fix(weight, 0, "follows an axis of fixed length", op)
+        return None
+    ins, outs = given.reshape(groups, -1), flow.get(weight, 0)
+    if outs is None:
+        flow.space.freeze(given, f"meets an axis of fixed length in {op.scope}", op.where)
+        return None
+    for table in (ins, outs.reshape(groups, -1)):
+        flow.space.unite(table.ravel(), np.repeat(ins[:, 0], table.shape[1]))
+    return outs
 
 
 def _grouped_transposed(flow: Flow, op: Op, weight: int, given: Axis, groups: int) -> Axis:

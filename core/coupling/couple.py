@@ -24,6 +24,7 @@ def couple(
     graph: Graph,
     *,
     attention: str = "heads",
+    grouped: str = "within",
     ignore: Sequence[str] = (),
     frozen_ops: Mapping[int, Freeze] | None = None,
     ties: Sequence[Tie] = (),
@@ -38,6 +39,8 @@ def couple(
         graph: A traced network.
         attention: Which axis is cut where channels are split into heads: ``"heads"`` (whole
             heads) or ``"head_dim"`` (the same positions in every head).
+        grouped: How grouped convolutions are cut: ``"within"`` their groups (the same positions in
+            every group), or by ``"whole"`` groups.
         ignore: Name patterns (``"layer4.*"``) of layers whose outputs must stay.
         frozen_ops: By position in ``graph.all_ops``, the ops whose channels must stay.
         ties: Axes to be cut alike, although nothing in the graph says so.
@@ -50,7 +53,9 @@ def couple(
     """
     if attention not in ("heads", "head_dim"):
         raise InputError(f"attention must be 'heads' or 'head_dim', got {attention!r}")
-    flow = Flow(graph, attention, feeds_attention(graph))
+    if grouped not in ("within", "whole"):
+        raise InputError(f"grouped must be 'within' or 'whole', got {grouped!r}")
+    flow = Flow(graph, attention, feeds_attention(graph), grouped)
     flow.run(frozen_ops or {}, ties)
     _ignore(flow, ignore)
     return replace(form(flow), ties=tuple(ties))

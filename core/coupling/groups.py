@@ -167,6 +167,7 @@ class Coupling:
         unit_of: Map of root label to (position in ``groups``, channel), as two arrays indexed by
             root; -1 where a root is not in a group.
         attention: Policy for axes split into heads: ``"heads"`` or ``"head_dim"``.
+        grouped: Policy for grouped convolutions: ``"within"`` or ``"whole"``.
         compress: Positions (in ``graph.all_ops``) of ops that a masked network must run on the
             kept channels alone, because they take statistics or sums over channels.
         attributes: Whole numbers in the user's own modules that a cut sets anew.
@@ -180,6 +181,7 @@ class Coupling:
     labels: dict[int, tuple[IntArray | None, ...]] = field(repr=False, default_factory=dict)
     unit_of: tuple[IntArray, IntArray] = field(repr=False, default=(np.empty(0, int), np.empty(0, int)))
     attention: str = "heads"
+    grouped: str = "within"
     compress: frozenset[int] = frozenset()
     attributes: tuple[Attribute, ...] = ()
     ties: tuple[Tie, ...] = ()

@@ -65,15 +65,17 @@ class Flow:
         space: The labels.
         heads: Ids of tensors whose reshape feeds attention: split them by ``attention``.
         attention: ``"heads"`` or ``"head_dim"``.
+        grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut.
         roles: What each parameter axis is to the op that first read it: ``(role, kind)``.
         compress: Positions (in ``graph.all_ops``) of ops that must see only the kept ones of some
             labels for a masked network to compute what the pruned one does.
     """
 
-    def __init__(self, graph: Graph, attention: str, heads: Collection[int]) -> None:
+    def __init__(self, graph: Graph, attention: str, heads: Collection[int], grouped: str = "within") -> None:
         self.graph = graph
         self.space = LabelSpace()
         self.attention = attention
+        self.grouped = grouped
         self.heads = heads
         self.splits = Splits(graph)
         self.roles: dict[tuple[int, int], tuple[str, str]] = {}

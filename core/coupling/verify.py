@@ -155,7 +155,8 @@ def _constants(coupling: Coupling, alive: NDArray[np.bool_], op: Op) -> Any:
     if op.kind == "conv":
         weight = op.inputs[1]
         old, new = coupling.graph.tensors[weight].shape, _shape(coupling, alive, weight)
-        whole = op.attrs["groups"] > 1 and old[1] == 1
+        by_group = coupling.grouped == "whole" and not op.attrs.get("transposed")
+        whole = op.attrs["groups"] > 1 and (old[1] == 1 or by_group)
         return op.attrs["groups"] * new[0] // old[0] if whole else op.attrs["groups"]
     if op.kind == "group_norm":
         return op.attrs["groups"]
