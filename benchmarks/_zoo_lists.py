@@ -63,7 +63,7 @@ def timm() -> Iterator[Check]:
 
 def _likely(names: list[str]) -> list[str]:
     """The few whose names sound small; to build all would take an hour."""
-    words = ("zepto", "atto", "femto", "pico", "nano", "xxs", "tiny", "xs", "mini", "small", "_s", "_0", "18", "26")
+    words = ("zepto", "atto", "femto", "pico", "nano", "xxs", "tiny", "xs", "mini", "small", "_s", "_0", "18", "26", "00mf")
     return sorted(
         names,
         key=lambda n: (
@@ -73,6 +73,39 @@ def _likely(names: list[str]) -> list[str]:
             n,
         ),
     )[:6]
+
+
+def mindcv() -> Iterator[Check]:
+    """Of each module of mindcv, and each stem of a name in it, the network with the fewest parameters."""
+    warnings.simplefilter("ignore")
+    import prunekit.backend_mindspore  # noqa: F401  (before MindSpore: it sets what its kernels read)
+    import mindcv
+    from mindcv.models.registry import _module_to_models
+    from mindspore.nn.utils import no_init_parameters
+
+    def size(name: str) -> float:
+        try:
+            with no_init_parameters():
+                return sum(p.size for p in mindcv.create_model(name, pretrained=False).get_parameters())
+        except Exception:  # values are needed while it is built, or mindcv cannot build it
+            return float("inf")
+
+    for module, names in sorted(_module_to_models.items()):
+        stems: dict[str, list[str]] = {}
+        for name in sorted(names):
+            stems.setdefault(_mindcv_stem(name), []).append(name)
+        for stem, family in sorted(stems.items()):
+            likely = _likely(family)[:3]
+            name = min(likely, key=size) if len(likely) > 1 else likely[0]  # the likeliest of equals
+            yield Check("mindcv", f"{module}/{stem}", f"mindcv:{name}", "mindspore")
+
+
+def _mindcv_stem(name: str) -> str:
+    """What is left of a name without sizes: ``coat_lite`` of ``coat_lite_tiny``, ``regnet_y`` of ``regnet_y_200mf``."""
+    sizes = ("tiny", "small", "medium", "base", "large", "huge", "mini", "nano", "pico", "femto", "atto", "plus")
+    words = re.sub(r"_x+_?(small|large)", "", name.lower()).split("_")
+    named = (re.match(r"v\d\w*|[xy]$|res2net|[a-z]+v\d|[a-z]{3,}", word) for word in words if word not in sizes)
+    return "_".join(word.group() for word in named if word)
 
 
 def torchvision() -> Iterator[Check]:
@@ -153,4 +186,5 @@ LISTS: dict[str, Callable[[], Iterator[Check]]] = {
     "torchvision": torchvision,
     "timm": timm,
     "transformers": transformers,
+    "mindcv": mindcv,
 }
