@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import mindspore as ms
@@ -18,24 +19,29 @@ from prunekit.core.errors import DataError, InputError
 
 __all__ = [
     "arguments", "batches_of", "call", "check_classes", "check_targets", "evaluating", "input_batches", "logits_of",
-    "pair", "pynative", "to_tensors",
+    "pair", "pynative", "running", "to_tensors",
 ]  # fmt: skip
 
 _CHUNK = 256
 
 
 @contextlib.contextmanager
-def pynative() -> Iterator[None]:
-    """Within the context cells run op by op; then the mode is what it was."""
-    mode = ms.get_context("mode")
-    if mode == ms.PYNATIVE_MODE:
+def running(mode: str) -> Iterator[None]:
+    """Within the context cells run in a mode, ``"pynative"`` (op by op) or ``"graph"``; then in that of before."""
+    before, wanted = ms.get_context("mode"), ms.PYNATIVE_MODE if mode == "pynative" else ms.GRAPH_MODE
+    if before == wanted:
         yield
         return
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+    ms.set_context(mode=wanted)
     try:
         yield
     finally:
-        ms.set_context(mode=mode)
+        ms.set_context(mode=before)
+
+
+def pynative() -> AbstractContextManager[None]:
+    """Within the context cells run op by op; then in the mode of before."""
+    return running("pynative")
 
 
 class _Rows:

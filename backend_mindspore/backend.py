@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
-from prunekit.backend_mindspore import cut, mask, state
+from prunekit.backend_mindspore import _batches, cut, mask, state
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
@@ -31,6 +31,10 @@ class MindSporeBackend(Backend):
     """MindSpore, in PYNATIVE and GRAPH mode, on any device it supports."""
 
     name = "mindspore"
+    modes = ("pynative", "graph")
+
+    def in_mode(self, mode: str) -> AbstractContextManager[None]:
+        return _batches.running(mode)
 
     def accepts(self, model: Any) -> bool:
         return isinstance(model, nn.Cell)

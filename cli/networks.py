@@ -87,6 +87,10 @@ def verify_command(
     grouped: Grouped = "within",
     ratio: Annotated[float, typer.Option("--ratio", help="Share of every group to remove.")] = 0.3,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of random cuts.")] = 3,
+    modes: Annotated[
+        list[str] | None,
+        typer.Option("--mode", help="How the cut network runs, where a framework has several ways; all by default."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Cut a network at random and compare it with the masked original; exit code 1 where they differ."""
@@ -100,7 +104,7 @@ def verify_command(
         network, example = _network(chosen, model, shape, parse_options(options or []))
         found = verify(
             chosen, network, example, name=model, ratio=ratio, seeds=seeds, attention=attention, grouped=grouped,
-            ignore=ignore or [],
+            ignore=ignore or [], modes=modes or None,
         )  # fmt: skip
         print(json.dumps(found.to_dict(), indent=1) if as_json else verification_text(found))
         if not found.holds:

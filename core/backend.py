@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,13 @@ class Backend(ABC):
 
     name: str = ""
     """Short name: ``"torch"``, ``"mindspore"``."""
+
+    modes: tuple[str, ...] = ()
+    """Ways in which a network can be run (op by op, compiled), where a framework has several."""
+
+    def in_mode(self, mode: str) -> AbstractContextManager[None]:
+        """Within the context networks run in one of :attr:`modes`; then as before."""
+        return nullcontext()
 
     @abstractmethod
     def accepts(self, model: Any) -> bool:

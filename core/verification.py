@@ -44,6 +44,7 @@ class Verification:
         frozen: Reasons for channels to stay, other than being the network's outputs.
         analysis_seconds: Time for trace, coupling and dry run.
         cut_seconds: Time of a cut, on average.
+        modes: Ways of running in which the cut network was compared, where the framework has several.
         message: What failed.
     """
 
@@ -59,6 +60,7 @@ class Verification:
     frozen: tuple[str, ...] = ()
     analysis_seconds: float = 0.0
     cut_seconds: float = 0.0
+    modes: tuple[str, ...] = ()
     message: str = field(default="")
 
     @property
@@ -82,6 +84,7 @@ def verify(
     attention: str = "heads",
     grouped: str = "within",
     ignore: Sequence[str] = (),
+    modes: Sequence[str] | None = None,
 ) -> Verification:
     """Cut a network at random, mask it alike, and compare all that both give.
 
@@ -98,18 +101,23 @@ def verify(
         attention: ``"heads"`` or ``"head_dim"``.
         grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut.
         ignore: Name patterns of layers whose outputs must stay.
+        modes: Ways in which the cut network is run (:attr:`Backend.modes`); by default all.
 
     Returns:
         What was found. A network that cannot be analysed or cut is ``"failed"``, with the message.
 
     Raises:
-        InputError: ``ratio`` or ``seeds`` is out of range.
+        InputError: ``ratio`` or ``seeds`` is out of range, or the framework lacks a mode.
     """
     if not 0 < ratio < 1:
         raise InputError(f"ratio must lie in (0, 1), got {ratio:g}; use 0.3 to remove 30% of every group")
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}; 3 is usual")
-    result = Verification(name or type(model).__name__, backend.name, "failed")
+    modes = tuple(backend.modes if modes is None else modes)
+    for mode in set(modes) - set(backend.modes):
+        known = ", ".join(backend.modes) or "no mode at all"
+        raise InputError(f"a mode must be one that {backend.name} has, got {mode!r}; it has {known}")
+    result = Verification(name or type(model).__name__, backend.name, "failed", modes=modes)
     begin = time.perf_counter()
     try:
         analysis = analyse(backend, model, example, attention=attention, grouped=grouped, ignore=ignore)
@@ -134,13 +142,15 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
             warnings.simplefilter("ignore", ConfigWarning)  # cut at random it need not describe itself
             small = backend.apply(analysis, plan)
         seconds.append(time.perf_counter() - begin)
-        found = backend.outputs(small, example)
         with backend.masked(analysis, plan):
             expected = backend.outputs(model, example)
-        if [a.shape for a in found] != [a.shape for a in expected]:
-            return replace(result, message=f"outputs have other shapes once cut (seed {seed})")
-        errors.append(max(map(relative_error, found, expected)))
-        changed |= max(map(relative_error, found, whole)) > _BLIND
+        for mode in result.modes or ("",):
+            with backend.in_mode(mode):
+                found = backend.outputs(small, example)
+            if [a.shape for a in found] != [a.shape for a in expected]:
+                return replace(result, message=f"outputs have other shapes once cut (seed {seed})")
+            errors.append(max(map(relative_error, found, expected)))
+        changed |= max(map(relative_error, expected, whole)) > _BLIND
         left = sum(a.size for a in backend.get_state(small, copy=False).values())
         lost.append(1 - left / sum(a.size for a in backend.get_state(model, copy=False).values()))
     result = replace(result, error=max(errors), lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
