@@ -13,6 +13,7 @@ from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
 from prunekit.backend_mindspore import _batches, cut, mask, state
+from prunekit.backend_mindspore._running import located
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
@@ -40,7 +41,7 @@ class MindSporeBackend(Backend):
         return isinstance(model, nn.Cell)
 
     def trace(self, model: Any, example: Any) -> Graph:
-        return trace(model, example)
+        return located(trace(model, example), model, example)
 
     def trace_cut(self, analysis: Analysis, plan: PruningPlan) -> Graph:
         return cut.trace_cut(analysis, plan)

@@ -11,9 +11,10 @@ from mindspore import Parameter, Tensor, mint, nn, ops
 
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import owners
+from prunekit.backend_mindspore._running import deviation
 from prunekit.backend_mindspore.state import to_array
-from prunekit.backend_mindspore.trace import Failure, find_failure, trace
-from prunekit.core.analysis import Analysis, cuttable
+from prunekit.backend_mindspore.trace import trace
+from prunekit.core.analysis import Analysis
 from prunekit.core.carried import attach_plan, find_plan
 from prunekit.core.coupling.verify import compare
 from prunekit.core.errors import CutError, TraceError
@@ -65,10 +66,9 @@ def adopt(net: nn.Cell, small: nn.Cell) -> None:
 def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
     """Trace of the network as the plan would cut it."""
     small = _smaller(analysis, plan)
-    # op by op a failure has a place; the compiler names none
-    failure = find_failure(small, analysis.example)
-    if failure is not None:
-        raise CutError(f"{failure.scope or 'the network'} fails: {failure.text}", _culprit(analysis, failure))
+    found = deviation(analysis, plan, small)
+    if found is not None:
+        raise CutError(found[1], found[0])
     return _trace_small(analysis, small)
 
 
@@ -77,24 +77,6 @@ def _trace_small(analysis: Analysis, small: nn.Cell) -> Graph:
         return trace(small, analysis.example)
     except TraceError as error:
         raise CutError(f"a cut network must compile, got {error}; ignore the layers that it names") from error
-
-
-# ops that take lengths from the code
-_LITERAL = frozenset(["reshape", "slice", "expand", "tile", "pad", "einsum", "opaque", "gather"])
-
-
-def _culprit(analysis: Analysis, failure: Failure) -> int | None:
-    """The op of the unpruned network that a failing one stands for: in its cell, after the cells that ran."""
-    ops = analysis.graph.ops
-    ran = [k for k, op in enumerate(ops) if op.scope == failure.after or op.scope.startswith(f"{failure.after}.")]
-    start = max(ran, default=-1) if failure.after else -1
-    able = [k for k in range(len(ops)) if cuttable(analysis.coupling, k)]
-    here = [k for k in able if ops[k].scope == failure.scope]
-    later = [k for k in here if k > start]
-    for candidates in ([k for k in later if ops[k].kind in _LITERAL], later, here, able):
-        if candidates:
-            return candidates[0]
-    return None
 
 
 def clone(net: nn.Cell) -> nn.Cell:

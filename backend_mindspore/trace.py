@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import mindspore as ms
@@ -18,7 +18,7 @@ from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
 
-__all__ = ["Failure", "call", "find_failure", "positional", "trace"]
+__all__ = ["call", "first_lines", "positional", "trace"]
 
 _PASSING = frozenset(["Load", "Depend"])
 _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
@@ -67,58 +67,8 @@ def _proto(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
         shapes = [tuple(x.shape) for x in inputs if isinstance(x, ms.Tensor)]
         raise TraceError(
             f"the model must compile for the example (shapes {shapes}), got {type(error).__name__}: "
-            f"{_first_lines(error)}; give an example of the shape and type that the model expects"
+            f"{first_lines(error)}; give an example of the shape and type that the model expects"
         ) from error
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Where a network fails when it is run op by op.
-
-    Attributes:
-        scope: The innermost cell that was running.
-        after: The cell that had finished last, or ``""``.
-        text: What was wrong.
-    """
-
-    scope: str
-    after: str
-    text: str
-
-
-def find_failure(net: nn.Cell, example: Any) -> Failure | None:
-    """Run a network op by op; None where it does not fail."""
-    names = {id(cell): name for name, cell in net.cells_and_names()}
-    done = [""]
-
-    def finished(cell: nn.Cell, inputs: Any, output: Any) -> None:
-        done.append(names[id(cell)])
-
-    hooks = [cell.register_forward_hook(finished) for _, cell in net.cells_and_names()]
-    mode = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        with in_mode(net, False):
-            for output in _tensors(net(*positional(net, example))):
-                output.asnumpy()
-    except Exception as error:  # ops raise of every kind
-        found, traceback = "", error.__traceback__
-        while traceback is not None:
-            cell = traceback.tb_frame.f_locals.get("self")
-            found = names.get(id(cell), found)
-            traceback = traceback.tb_next
-        return Failure(found, done[-1], _first_lines(error))
-    finally:
-        ms.set_context(mode=mode)
-        for hook in hooks:
-            hook.remove()
-    return None
-
-
-def _tensors(value: Any) -> list[ms.Tensor]:
-    if isinstance(value, ms.Tensor):
-        return [value]
-    return [t for v in value for t in _tensors(v)] if isinstance(value, tuple | list) else []
 
 
 def _places(net: nn.Cell) -> dict[str, str]:
@@ -133,7 +83,8 @@ def _places(net: nn.Cell) -> dict[str, str]:
     return places
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
+    """What an error of the framework's says, without its own inner places."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("---")]
     return " ".join(lines[:3])[:400]
 

@@ -12,7 +12,7 @@ from prunekit.core.coupling.groups import Coupling
 from prunekit.core.graph import Graph, Op
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["LAYOUT", "Mismatch", "compare", "essential"]
+__all__ = ["LAYOUT", "Mismatch", "compare", "essential", "implied_shape"]
 
 LAYOUT = frozenset({"create", "identity"})
 """Kinds that come and go with memory layout and device."""
@@ -114,7 +114,7 @@ def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cu
     if len(op.outputs) != len(other.outputs):
         return f"{op.raw}: expected {len(op.outputs)} parts, found {len(other.outputs)}"
     for tensor, new in zip((*op.inputs, *op.outputs), (*other.inputs, *other.outputs), strict=False):
-        expected, actual = _shape(coupling, alive, tensor), cut.tensors[new].shape
+        expected, actual = implied_shape(coupling, alive, tensor), cut.tensors[new].shape
         if expected != actual:
             return f"{op.raw}: expected shape {expected}, found {actual}"
     expected_attrs, actual_attrs = _constants(coupling, alive, op), _own_constants(other)
@@ -129,13 +129,14 @@ def _differs(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cu
 def _differs_in_cuts(coupling: Coupling, alive: NDArray[np.bool_], op: Op, other: Op, cut: Graph) -> str:
     for tensor, new in zip((*op.inputs, *op.outputs), (*other.inputs, *other.outputs), strict=False):
         full, actual = coupling.graph.tensors[tensor].shape, cut.tensors[new].shape
-        expected = _shape(coupling, alive, tensor)
+        expected = implied_shape(coupling, alive, tensor)
         if len(actual) != len(full) or any(e not in (n, a) for e, n, a in zip(expected, full, actual, strict=True)):
             return f"{op.raw}: expected shape {expected}, found {actual}"
     return ""
 
 
-def _shape(coupling: Coupling, alive: NDArray[np.bool_], tensor: int) -> tuple[int, ...]:
+def implied_shape(coupling: Coupling, alive: NDArray[np.bool_], tensor: int) -> tuple[int, ...]:
+    """The shape of a tensor once the labels that are not alive are gone."""
     full = coupling.graph.tensors[tensor].shape
     labels = coupling.labels.get(tensor)
     if labels is None:
@@ -154,7 +155,7 @@ def _constants(coupling: Coupling, alive: NDArray[np.bool_], op: Op) -> Any:
         return tuple((int(before[start]), int(before[stop]), step) for start, stop, step in parts)
     if op.kind == "conv":
         weight = op.inputs[1]
-        old, new = coupling.graph.tensors[weight].shape, _shape(coupling, alive, weight)
+        old, new = coupling.graph.tensors[weight].shape, implied_shape(coupling, alive, weight)
         by_group = coupling.grouped == "whole" and not op.attrs.get("transposed")
         whole = op.attrs["groups"] > 1 and (old[1] == 1 or by_group)
         return op.attrs["groups"] * new[0] // old[0] if whole else op.attrs["groups"]
