@@ -9,7 +9,7 @@ import contextlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from prunekit.core.coupling.verify import implied_shape
 from prunekit.core.graph import Graph, Op
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["deviation", "located"]
+__all__ = ["deviation", "located", "ordered"]
 
 try:
     from mindspore.utils.ms_dispatch import MsDispatchMode as _Dispatch
@@ -33,7 +33,7 @@ except ImportError:  # MindSpore before 2.9
     _Dispatch = None
 
 _FRAMEWORK = str(Path(ms.__file__).parent)
-_SAME = re.compile(r"^inplace|(ext|view|v[23])+$")  # versions of an op that compute the same
+_SAME = re.compile(r"^(inplace|reduce)|(ext|view|v[23])+$")  # versions of an op that compute the same
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class _Deviation(Exception):
 
 
 def located(graph: Graph, net: nn.Cell, example: Any) -> Graph:
-    """The graph with cells and lines as they are when the network runs, and with the order of the run.
+    """The graph in the order in which the network runs, with cells and lines as they are then.
 
-    ``attrs["step"]`` of an op is its place in that order. Where a network has other ops when it runs than when it
-    is compiled, these stay as they were.
+    ``attrs["step"]`` of an op is its number in the run, ``attrs["compiled"]`` its place in the graph as it was. Ops
+    that only the compiler knows have no step and follow what they read.
     """
     steps: list[_Step] = []
     try:
@@ -62,23 +62,65 @@ def located(graph: Graph, net: nn.Cell, example: Any) -> Graph:
             net(*positional(net, example))
     except Exception:  # it may be written for the compiler alone
         return graph
-    ran: dict[Any, list[int]] = {}
-    for k, step in enumerate(steps):
-        ran.setdefault((_plain(step.op), step.shape), []).append(k)
-    keys = [_key(graph, op) for op in graph.ops]
-    times = Counter(keys)
-    seen: Counter[Any] = Counter()
-    ops = []
-    for op, key in zip(graph.ops, keys, strict=True):
-        # both orders agree with the flow of data, so that equal ops correspond one by one, if none is missing
-        if key is not None and times[key] == len(ran.get(key, ())):
-            number = ran[key][seen[key]]
+    if not steps:
+        return graph
+    numbers = _numbers(graph, steps)
+    made: dict[int, int] = {}  # tensor → number of what runs when it is made
+    ranked = []
+    for k, op in enumerate(graph.ops):
+        number = numbers.get(k)
+        attrs = {**op.attrs, "compiled": k}
+        if number is not None:
             step = steps[number]
-            where = step.where or op.where
-            op = replace(op, scope=step.scope, where=where, attrs={**op.attrs, "step": number})
-        seen[key] += 1
-        ops.append(op)
-    return replace(graph, ops=tuple(ops))
+            attrs["step"] = number
+            op = replace(op, scope=step.scope, where=step.where or op.where)
+        rank = max((-1 if number is None else number, *(made.get(t, -1) for t in op.inputs)))
+        made |= dict.fromkeys(op.outputs, rank)
+        ranked.append((rank, k, replace(op, attrs=attrs)))
+    return replace(graph, ops=tuple(op for _, _, op in sorted(ranked, key=lambda entry: entry[:2])))
+
+
+def ordered(cut: Graph, graph: Graph) -> Graph:
+    """The graph of a cut network in the order of the original's; as it is where they have other ops."""
+    order = [op.attrs.get("compiled", k) for k, op in enumerate(graph.ops)]
+    if len(order) != len(cut.ops) or any(op.raw != cut.ops[k].raw for k, op in zip(order, graph.ops, strict=True)):
+        return cut
+    return replace(cut, ops=tuple(cut.ops[k] for k in order))
+
+
+def _numbers(graph: Graph, steps: Sequence[_Step]) -> dict[int, int]:
+    """The number in a run for each op of a graph, by its position.
+
+    Both orders agree with the flow of data, so that equal ops correspond one by one. Where the compiler left some
+    out, an op is the one that ran between those that it depends on and those that depend on it.
+    """
+    ran: dict[Any, list[int]] = {}
+    for number, step in enumerate(steps):
+        ran.setdefault((_plain(step.op), step.shape), []).append(number)
+    keys = [_key(graph, op) for op in graph.ops]
+    times, seen = Counter(keys), Counter[Any]()
+    numbers: dict[int, int] = {}
+    for k, key in enumerate(keys):
+        if key is not None and times[key] == len(ran.get(key, ())):
+            numbers[k] = ran[key][seen[key]]
+            seen[key] += 1
+    maker = {t: k for k, op in enumerate(graph.ops) for t in op.outputs}
+    readers: dict[int, list[int]] = {}
+    for k, op in enumerate(graph.ops):
+        for t in op.inputs:
+            if t in maker:
+                readers.setdefault(maker[t], []).append(k)
+    taken = set(numbers.values())
+    for k, key in enumerate(keys):
+        if key is None or k in numbers:
+            continue
+        first = max((numbers.get(maker[t], -1) for t in graph.ops[k].inputs if t in maker), default=-1)
+        last = min((numbers.get(r, len(steps)) for r in readers.get(k, ())), default=len(steps))
+        number = next((n for n in ran.get(key, ()) if first < n < last and n not in taken), None)
+        if number is not None:
+            numbers[k] = number
+            taken.add(number)
+    return numbers
 
 
 def _key(graph: Graph, op: Op) -> tuple[str, tuple[int, ...]] | None:
@@ -95,17 +137,20 @@ def deviation(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> tuple[in
     """Where a cut network fails or gives another shape than the plan implies: the op's position and what is wrong."""
     graph, alive = analysis.graph, analysis.coupling.kept_roots(plan)
     positions = {op.attrs["step"]: k for k, op in enumerate(graph.ops) if "step" in op.attrs}
-    steps: list[_Step] = []
+    number, aligned = 0, True
 
     def check(step: _Step) -> None:
-        steps.append(step)
-        op = graph.ops[positions[len(steps) - 1]] if len(steps) - 1 in positions else None
-        if op is None:
+        nonlocal number, aligned
+        position = positions.get(number)
+        number += 1
+        op = None if position is None else graph.ops[position]
+        # code of the framework's may take another way for another width
+        aligned = aligned and (op is None or _plain(step.op) == _plain(op.raw))
+        if op is None or not aligned:
             return
         expected = implied_shape(analysis.coupling, alive, op.outputs[0])
-        if _plain(step.op) != _plain(op.raw):
-            raise _Deviation(f"expected {op.raw}, found {step.op}")
         if step.shape != expected:
+            number -= 1
             raise _Deviation(f"{op.raw}: expected shape {expected}, found {step.shape}")
 
     scopes = _Scopes(small)
@@ -113,23 +158,26 @@ def deviation(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> tuple[in
         with _watched(small, check):
             small(*positional(small, analysis.example))
     except _Deviation as error:
-        return positions[len(steps) - 1], str(error)
+        return positions[number], str(error)
     except Exception as error:  # ops raise of every kind
-        scope = scopes.of_traceback(error)
-        return _position(
-            analysis, positions, len(steps), scope
-        ), f"{scope or 'the network'} fails: {first_lines(error)}"
+        scope, where = scopes.of_traceback(error)
+        exact = positions.get(number) if aligned else None
+        return _position(analysis, exact, number, scope, where), f"{scope or 'the network'} fails: {first_lines(error)}"
     return None
 
 
-def _position(analysis: Analysis, positions: dict[int, int], number: int, scope: str) -> int | None:
-    """The op that a failing one stands for: the one of its number, else the first after it, of its cell if possible."""
-    if number in positions and cuttable(analysis.coupling, positions[number]):
-        return positions[number]
+def _position(analysis: Analysis, exact: int | None, number: int, scope: str, where: str) -> int | None:
+    """The op that a failing one stands for; if that is not known, one of its line, of its cell, or after it."""
     ops = analysis.graph.ops
     able = [k for k in range(len(ops)) if cuttable(analysis.coupling, k)]
+    if exact in able:
+        return exact
     later = [k for k in able if ops[k].attrs.get("step", number) >= number]
-    for candidates in ([k for k in later if ops[k].scope == scope], later, able):
+    before = [k for k in reversed(able) if ops[k].attrs.get("step", number) < number]
+    for candidates in (
+        [k for k in (*later, *before) if ops[k].scope == scope and ops[k].where == where],
+        [k for k in later if ops[k].scope == scope], later, able,
+    ):  # fmt: skip
         if candidates:
             return candidates[0]
     return None
@@ -144,13 +192,16 @@ class _Scopes:
     def of_frame(self, frame: Any) -> str | None:
         return self.names.get(id(frame.f_locals.get("self")))
 
-    def of_traceback(self, error: Exception) -> str:
-        found, traceback = "", error.__traceback__
+    def of_traceback(self, error: Exception) -> tuple[str, str]:
+        """The innermost cell that failed, and the innermost line of the user's."""
+        found, line, traceback = "", "", error.__traceback__
         while traceback is not None:
             inner = self.of_frame(traceback.tb_frame)
             found = found if inner is None else inner
+            file = traceback.tb_frame.f_code.co_filename
+            line = line if file.startswith(_FRAMEWORK) or file == __file__ else f"{file}:{traceback.tb_lineno}"
             traceback = traceback.tb_next
-        return found
+        return found, line
 
     def of_stack(self, frame: Any) -> tuple[str, str]:
         """The innermost cell, and the line of the user's that is closest, if it is the cell's own or calls it."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor, mint, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import owners
-from prunekit.backend_mindspore._running import deviation
+from prunekit.backend_mindspore._running import deviation, ordered
 from prunekit.backend_mindspore.state import to_array
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis
@@ -52,8 +52,10 @@ def adopt(net: nn.Cell, small: nn.Cell) -> None:
     for cell, other in [(mine, other) for (_, mine), (_, other) in cells]:
         changed = [a for a, p in other._params.items() if p is not None and p.shape != cell._params[a].shape]
         for attribute in changed:
-            setattr(cell, attribute, other._params[attribute])
+            cell._params[attribute] = other._params[attribute]
         if changed:
+            tuples = {a: v for a, v in vars(other).items() if isinstance(v, ParameterTuple)}
+            vars(cell).update(tuples)
             for name in _GROUPS & vars(other).keys():
                 setattr(cell, name, getattr(other, name))
             _update(cell)
@@ -74,18 +76,28 @@ def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
 
 def _trace_small(analysis: Analysis, small: nn.Cell) -> Graph:
     try:
-        return trace(small, analysis.example)
+        return ordered(trace(small, analysis.example), analysis.graph)
     except TraceError as error:
         raise CutError(f"a cut network must compile, got {error}; ignore the layers that it names") from error
 
 
-def clone(net: nn.Cell) -> nn.Cell:
-    """An independent copy, with nothing compiled."""
-    # an ops.Custom cannot be copied, and holds nothing that a copy may change
-    shared = {id(v): v for _, cell in net.cells_and_names() for v in vars(cell).values() if isinstance(v, ops.Custom)}
-    other = copy.deepcopy(net, shared)
+def clone(net: nn.Cell, instead: Mapping[int, Parameter] | None = None) -> nn.Cell:
+    """An independent copy, with nothing compiled.
+
+    Args:
+        net: Any cell.
+        instead: Parameters that take the places of others, by the ``id`` of these, wherever the cells keep them.
+    """
+    # primitives hold nothing that a copy may change, and not all of them can be copied
+    shared = {id(v): v for _, cell in net.cells_and_names() for v in _primitives(cell)}
+    other = copy.deepcopy(net, {**shared, **(instead or {})})
     clear_caches(other)
     return other
+
+
+def _primitives(cell: nn.Cell) -> Iterator[Any]:
+    values = (*vars(cell).values(), *getattr(cell, "_primitives", {}).values())
+    return (v for v in values if isinstance(v, (ops.Custom, ops.Primitive)))
 
 
 def integers(net: nn.Cell) -> dict[str, tuple[str, dict[str, int]]]:
@@ -102,18 +114,16 @@ def integers(net: nn.Cell) -> dict[str, tuple[str, dict[str, int]]]:
 
 
 def _smaller(analysis: Analysis, plan: PruningPlan) -> nn.Cell:
-    small = clone(analysis.model)
-    places = owners(small)
+    places = owners(analysis.model)
     fresh: dict[int, Parameter] = {}
     for name, axes in analysis.coupling.cuts(plan).items():
         cell, attribute = places[name]
         old = cell._params[attribute]
         fresh[id(old)] = _replacement(old, sliced(to_array(old), axes))
+    small = clone(analysis.model, fresh)
+    new = {id(p) for p in fresh.values()}
     for _, cell in small.cells_and_names():
-        changed = [(a, fresh[id(p)]) for a, p in cell._params.items() if id(p) in fresh]
-        for attribute, parameter in changed:
-            setattr(cell, attribute, parameter)
-        if changed:
+        if any(id(p) in new for p in cell._params.values()):
             if analysis.coupling.grouped == "whole":
                 _regroup(cell)
             _update(cell)

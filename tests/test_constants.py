@@ -15,6 +15,7 @@ from torch import nn
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
 from prunekit.core.constants import solved
+from prunekit.core.errors import InputError
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
 from prunekit.core.registry import get_backend
@@ -114,7 +115,7 @@ def mindspore_networks() -> dict[str, Any]:
 
         def construct(self, x: ms.Tensor) -> ms.Tensor:
             x = ops.relu(self.conv(x)).reshape((-1, self.channels, 6, 6))
-            x = ops.relu(self.second(x)).mean((2, 3)).reshape((-1, 10))
+            x = ops.relu(self.second(x)).mean((2, 3)).reshape((-1, 10))  # 10: the number that stands in the way
             return self.fc(ops.relu(self.hidden(x)))
 
     return {"tokens": MsTokens, "numbered": MsNumbered}
@@ -163,9 +164,8 @@ def test_an_attribute_follows_and_a_number_in_the_code_freezes_with_its_line(fra
     assert "attribute: channels" in str(seen)
     (stays,) = [row for row in seen.frozen if row.name == "second"]
     assert stays.reason.startswith("a number in the code stands in the way")
-    if framework == "torch":
-        line = Path(__file__).read_text().splitlines()[int(stays.where.rpartition(":")[2]) - 1]
-        assert "the number that stands in the way" in line
+    line = Path(__file__).read_text().splitlines()[int(stays.where.rpartition(":")[2]) - 1]
+    assert "the number that stands in the way" in line
 
 
 @pytest.mark.parametrize("framework", BOTH)
@@ -189,5 +189,11 @@ def test_the_law_can_be_checked_by_anybody(framework: str, name: str) -> None:
     before = {k: v.copy() for k, v in backend.get_state(model).items()}
     found = verify(backend, model, example, name="mine")
     assert found.status == "exact" and found.holds and found.error is not None and found.error < 1e-5
-    assert found.groups and 0.2 < found.lost < 0.7 and found.constants
+    assert found.groups and 0.2 < found.lost < 0.7 and found.constants and found.modes == backend.modes
     assert all(np.array_equal(v, before[k]) for k, v in backend.get_state(model).items())
+
+
+def test_a_mode_that_a_framework_lacks_is_named() -> None:
+    backend = get_backend("torch")
+    with pytest.raises(InputError, match="torch has, got 'graph'"):
+        verify(backend, *build(backend, "tokens"), modes=["graph"])

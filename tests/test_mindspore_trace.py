@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from nets_mindspore import Mixed, conv, randomise
 
-from prunekit.backend_mindspore import _mindir
+from prunekit.backend_mindspore import _mindir, _running
 from prunekit.backend_mindspore.backend import MindSporeBackend
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.errors import TraceError
@@ -80,6 +81,26 @@ class Groups(Body):
         return self.depthwise(self.up(self.slope(self.norm(x))))
 
 
+class Absorbs(Body):
+    def body(self, x: Tensor) -> Tensor:
+        x = x.reshape((x.shape[0] * 12, -1))  # takes any width, and gives another shape
+        return ops.relu(x).reshape((-1, 12, 6, 6))
+
+
+class Inner(nn.Cell):
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.exp(-x.reshape((2, -1, 36))).reshape(x.shape)  # inner
+
+
+class Twins(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = Inner(), nn.SequentialCell(Inner(), nn.ReLU())
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x))  # body
+
+
 class Literal(Body):
     def body(self, x: Tensor) -> Tensor:
         return ops.cat((x[:, 5:], x[:, :5] * 2), 1)
@@ -125,12 +146,33 @@ def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
     check(analysis)
 
 
-@pytest.mark.parametrize("kind", [Literal, LiteralView, ByWidth, Strongest, Ramp])
+@pytest.mark.parametrize("kind", [Literal, LiteralView, ByWidth, Strongest, Ramp, Absorbs])
 def test_what_cannot_be_cut_is_frozen_by_name(kind: type[Body]) -> None:
     analysis = look(kind())
     assert "first" in {f.name for f in analysis.coupling.frozen}
     if analysis.groups:
         check(analysis)
+
+
+@pytest.mark.skipif(_running._Dispatch is None, reason="this MindSpore tells of no ops as they run")
+def test_ops_have_their_own_cell_and_line_where_instances_share_code() -> None:
+    graph = BACKEND.trace(Twins(), image())
+    source = Path(__file__).read_text().splitlines()
+
+    def places(raw: str) -> list[tuple[str, str]]:
+        found = [(op.scope, op.where.rpartition(":")[2]) for op in graph.ops if op.raw == raw]
+        return [(scope, source[int(line) - 1].partition("# ")[2] if line.isdigit() else "") for scope, line in found]
+
+    assert places("Exp") == [("one", "inner"), ("two.0", "inner")]
+    assert places("Reshape") == [("one", "inner"), ("two.0", "inner")]
+    assert places("ReLU") == [("two.1", "")]  # the line that calls a sequence is no place in it
+
+
+@pytest.mark.skipif(_running._Dispatch is None, reason="this MindSpore tells of no ops as they run")
+def test_the_first_op_with_another_shape_is_named() -> None:
+    (stays,) = [f for f in look(Absorbs()).coupling.frozen if f.name == "first"]
+    assert "expected shape" in stays.reason
+    assert "takes any width" in Path(__file__).read_text().splitlines()[int(stays.where.rpartition(":")[2]) - 1]
 
 
 def test_statistics_over_channels_are_cut_and_refused_by_a_mask() -> None:
