@@ -85,7 +85,8 @@ def _places(net: nn.Cell) -> dict[str, str]:
 
 def first_lines(error: Exception) -> str:
     """What an error of the framework's says, without its own inner places."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("---")]
+    said = str(error).partition("\n----")[0] or str(error)  # then come places in its own code
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     return " ".join(lines[:3])[:400]
 
 
