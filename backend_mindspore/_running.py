@@ -33,6 +33,7 @@ except ImportError:  # MindSpore before 2.9
     _Dispatch = None
 
 _FRAMEWORK = str(Path(ms.__file__).parent)
+_LITERAL = frozenset(["reshape", "slice", "expand", "tile", "pad", "einsum", "opaque", "gather"])  # take lengths
 _SAME = re.compile(r"^(inplace|reduce)|(ext|view|v[23])+$")  # versions of an op that compute the same
 
 
@@ -176,6 +177,7 @@ def _position(analysis: Analysis, exact: int | None, number: int, scope: str, wh
     before = [k for k in reversed(able) if ops[k].attrs.get("step", number) < number]
     for candidates in (
         [k for k in (*later, *before) if ops[k].scope == scope and ops[k].where == where],
+        [k for k in later if ops[k].scope == scope and ops[k].kind in _LITERAL],
         [k for k in later if ops[k].scope == scope], later, able,
     ):  # fmt: skip
         if candidates:
@@ -228,7 +230,7 @@ def _watched(net: nn.Cell, see: Callable[[_Step], None]) -> Iterator[None]:
 
 def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
     if _Dispatch is None:
-        return contextlib.nullcontext()
+        return _at_once()
 
     class Seen(_Dispatch):  # type: ignore[misc, valid-type]
         """Asks for the shape of each result at once: ops run behind, and would fail too late."""
@@ -242,3 +244,14 @@ def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
             return result
 
     return Seen()
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[None]:
+    """Within the context an op fails when it is called, not some ops later."""
+    before = ms.get_context("pynative_synchronize")
+    ms.set_context(pynative_synchronize=True)
+    try:
+        yield
+    finally:
+        ms.set_context(pynative_synchronize=before)

@@ -17,6 +17,7 @@ from nets_mindspore import Mixed, conv, randomise
 
 from prunekit.backend_mindspore import _mindir, _running
 from prunekit.backend_mindspore.backend import MindSporeBackend
+from prunekit.backend_mindspore.cut import adopt
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.errors import TraceError
 from prunekit.core.testing import random_plan, relative_error
@@ -81,6 +82,19 @@ class Groups(Body):
         return self.depthwise(self.up(self.slope(self.norm(x))))
 
 
+class Positions(Body):
+    """Parameters in a tuple, and a primitive that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = ms.ParameterTuple([ms.Parameter(np.ones((1, 12, 1, 1), np.float32), name=f"t.{k}") for k in "ab"])
+        self.length = ops.LpNorm(axis=(2, 3), keep_dims=True)
+
+    def body(self, x: Tensor) -> Tensor:
+        x = x + self.tables[0]
+        return x / (1 + self.length(x)) * self.tables[1]
+
+
 class Absorbs(Body):
     def body(self, x: Tensor) -> Tensor:
         x = x.reshape((x.shape[0] * 12, -1))  # takes any width, and gives another shape
@@ -139,7 +153,7 @@ def check(analysis: Analysis) -> None:
         assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups])
+@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions])
 def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
     analysis = look(kind())
     assert any(m.name == "first.weight" for g in analysis.groups for m in g.members)
@@ -150,6 +164,23 @@ def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
 def test_what_cannot_be_cut_is_frozen_by_name(kind: type[Body]) -> None:
     analysis = look(kind())
     assert "first" in {f.name for f in analysis.coupling.frozen}
+    if analysis.groups:
+        check(analysis)
+
+
+def test_parameters_in_a_tuple_are_cut_in_place() -> None:
+    analysis = look(Positions())
+    net = analysis.model
+    adopt(net, BACKEND.apply(analysis, random_plan(analysis, keep=0.5)))
+    assert {p.shape for p in net.tables} == {p.shape for p in net._params.values()} == {(1, 6, 1, 1)}
+    assert BACKEND.predict(net, image()).shape == (2, 5, 6, 6)
+
+
+@pytest.mark.parametrize("kind", [Literal, LiteralView, Absorbs, Positions])
+def test_without_ops_as_they_run_networks_are_cut_too(kind: type[Body], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_running, "_Dispatch", None)
+    analysis = look(kind())
+    assert kind is Positions or "first" in {f.name for f in analysis.coupling.frozen}
     if analysis.groups:
         check(analysis)
 
