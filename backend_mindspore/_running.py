@@ -25,12 +25,12 @@ from prunekit.core.coupling.verify import implied_shape
 from prunekit.core.graph import Graph, Op
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["deviation", "located", "ordered"]
+__all__ = ["Dispatch", "deviation", "located", "ordered", "plain"]
 
 try:
-    from mindspore.utils.ms_dispatch import MsDispatchMode as _Dispatch
+    from mindspore.utils.ms_dispatch import MsDispatchMode as Dispatch
 except ImportError:  # MindSpore before 2.9
-    _Dispatch = None
+    Dispatch = None
 
 _FRAMEWORK = str(Path(ms.__file__).parent)
 _LITERAL = frozenset(["reshape", "slice", "expand", "tile", "pad", "einsum", "opaque", "gather"])  # take lengths
@@ -97,7 +97,7 @@ def _numbers(graph: Graph, steps: Sequence[_Step]) -> dict[int, int]:
     """
     ran: dict[Any, list[int]] = {}
     for number, step in enumerate(steps):
-        ran.setdefault((_plain(step.op), step.shape), []).append(number)
+        ran.setdefault((plain(step.op), step.shape), []).append(number)
     keys = [_key(graph, op) for op in graph.ops]
     times, seen = Counter(keys), Counter[Any]()
     numbers: dict[int, int] = {}
@@ -125,12 +125,13 @@ def _numbers(graph: Graph, steps: Sequence[_Step]) -> dict[int, int]:
 
 
 def _key(graph: Graph, op: Op) -> tuple[str, tuple[int, ...]] | None:
-    name = _plain(op.raw)
+    name = plain(op.raw)
     made = op.kind == "permute" and "matmul" in name  # stands for a flag of the product
     return None if made or not op.outputs else (name, graph.tensors[op.outputs[0]].shape)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """An op's name without what tells versions of it apart."""
     return _SAME.sub("", name.lower())
 
 
@@ -146,7 +147,7 @@ def deviation(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> tuple[in
         number += 1
         op = None if position is None else graph.ops[position]
         # code of the framework's may take another way for another width
-        aligned = aligned and (op is None or _plain(step.op) == _plain(op.raw))
+        aligned = aligned and (op is None or plain(step.op) == plain(op.raw))
         if op is None or not aligned:
             return
         expected = implied_shape(analysis.coupling, alive, op.outputs[0])
@@ -229,10 +230,10 @@ def _watched(net: nn.Cell, see: Callable[[_Step], None]) -> Iterator[None]:
 
 
 def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
-    if _Dispatch is None:
+    if Dispatch is None:
         return _at_once()
 
-    class Seen(_Dispatch):  # type: ignore[misc, valid-type]
+    class Seen(Dispatch):  # type: ignore[misc, valid-type]
         """Asks for the shape of each result at once: ops run behind, and would fail too late."""
 
         def __ms_dispatch__(self, func: Any, args: Any, kwargs: Any = None) -> Any:

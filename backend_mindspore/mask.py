@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -12,8 +12,10 @@ from mindspore import Tensor, nn, ops
 
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import is_statistic, parameters
+from prunekit.backend_mindspore._running import Dispatch, plain
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core.analysis import Analysis
+from prunekit.core.coupling.groups import Coupling
 from prunekit.core.errors import InputError
 from prunekit.core.graph import Op
 from prunekit.core.plan import PruningPlan
@@ -50,11 +52,11 @@ def zeroing(analysis: Analysis, plan: PruningPlan) -> Callable[[], None]:
 def masked(analysis: Analysis, plan: PruningPlan) -> Iterator[nn.Cell]:
     """Within the context the network computes what the pruned one will; then it is as before.
 
-    Parameters that the plan drops are zero. Layer norms see the kept channels only; the network must be
-    run in inference mode.
+    Parameters that the plan drops are zero. Ops that take statistics over channels see the kept ones only; the
+    network must be run in inference mode.
 
     Raises:
-        InputError: Another op takes statistics over channels; only the cut network shows what it computes.
+        InputError: Compiled networks can leave channels out of norms alone; run it op by op, or cut it.
     """
     net = analysis.model
     saved = [(p, Tensor(to_array(p).copy(), p.dtype)) for p, _ in _masks(analysis, plan)]
@@ -126,19 +128,104 @@ class _KeptGroupNorm(_Kept):
 
 @contextlib.contextmanager
 def _compressed(analysis: Analysis, plan: PruningPlan) -> Iterator[None]:
-    """Norms over channels see the kept ones alone, where the plan drops some."""
-    coupling, cells = analysis.coupling, dict(analysis.model.cells_and_names())
+    """What takes statistics over channels sees the kept ones alone, where the plan drops some."""
+    coupling = analysis.coupling
     alive = coupling.kept_roots(plan)
+    marked = [op for k, op in enumerate(analysis.graph.ops) if k in coupling.compress and _loses(coupling, alive, op)]
+    by_op = ms.get_context("mode") == ms.PYNATIVE_MODE and all("step" in op.attrs for op in marked)
+    with _op_by_op(analysis, alive, marked) if by_op and Dispatch is not None else _norms(analysis, alive, marked):
+        yield
+
+
+@contextlib.contextmanager
+def _op_by_op(analysis: Analysis, alive: np.ndarray, marked: Sequence[Op]) -> Iterator[None]:
+    """Whenever the network runs, and only then, its ops see what is kept."""
+    if not marked:
+        yield
+        return
+    ops_ = _Compress(analysis.coupling, alive, marked)
+    hooks = [
+        analysis.model.register_forward_pre_hook(lambda *_: ops_.count_from(0)),
+        analysis.model.register_forward_hook(lambda *_: ops_.count_from(None)),
+    ]
+    try:
+        with ops_:
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Compress(Dispatch or object):  # type: ignore[misc]
+    """Runs marked ops on the kept channels and puts zeros where the others were."""
+
+    def __init__(self, coupling: Coupling, alive: np.ndarray, marked: Sequence[Op]) -> None:
+        self.coupling, self.alive = coupling, alive
+        self.marked = {op.attrs["step"]: op for op in marked}
+        self.next: int | None = None
+
+    def count_from(self, number: int | None) -> None:
+        """The number of the op that runs next; None where the network does not run."""
+        self.next = number
+
+    def __ms_dispatch__(self, func: Any, args: Any, kwargs: Any = None) -> Any:
+        number, op = self.next, None if self.next is None else self.marked.get(self.next)
+        if op is None:
+            self.next = None if number is None else number + 1
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if plain(func.name) != plain(op.raw):
+            raise InputError(
+                f"a masked network must run the ops it was traced with, expected {op.raw}, got {func.name}; "
+                "call it in inference mode, after set_train(False)"
+            )
+        self.next = None  # what follows is no op of the network's
+        result = func(*self._narrowed(args, op, list(op.inputs)), **(kwargs or {}))
+        many = isinstance(result, (tuple, list))
+        widened = self._widened(result[0] if many else result, op.outputs[0])
+        self.next = number + 1
+        return type(result)((widened, *result[1:])) if many else widened
+
+    def _narrowed(self, value: Any, op: Op, left: list[int]) -> Any:
+        """Arguments with the kept channels; tensors among them are the op's inputs, in their order."""
+        shapes = [self.coupling.graph.tensors[t].shape for t in op.inputs]
+        if isinstance(value, Tensor) and left and tuple(value.shape) == self.coupling.graph.tensors[left[0]].shape:
+            for axis, kept in self._kept(left.pop(0)).items():
+                value = ops.gather(value, Tensor(kept, ms.int32), axis)
+        elif isinstance(value, (tuple, list)):
+            n = len(value)
+            numbers = n and all(type(v) is int for v in value)
+            if op.kind == "layer_norm" and numbers and tuple(value) == shapes[0][-n:]:  # what it norms over
+                kept = self._kept(op.inputs[0])
+                rank = len(shapes[0])
+                return type(value)(len(kept.get(rank - n + k, range(length))) for k, length in enumerate(value))
+            value = type(value)(self._narrowed(v, op, left) for v in value)
+        return value
+
+    def _widened(self, small: Tensor, tensor: int) -> Tensor:
+        for axis, kept in self._kept(tensor).items():
+            size = self.coupling.graph.tensors[tensor].shape[axis]
+            small = _Kept(axis, kept, size).widened(small)
+        return small
+
+    def _kept(self, tensor: int) -> dict[int, np.ndarray]:
+        labels = self.coupling.labels.get(tensor, ())
+        return {
+            axis: np.flatnonzero(self.alive[array])
+            for axis, array in enumerate(labels)
+            if array is not None and not self.alive[array].all()
+        }
+
+
+@contextlib.contextmanager
+def _norms(analysis: Analysis, alive: np.ndarray, marked: Sequence[Op]) -> Iterator[None]:
+    """Norms are exchanged for such as see the kept channels, also when they are compiled."""
+    cells = dict(analysis.model.cells_and_names())
     undo: dict[int, Callable[[], None]] = {}
     try:
-        for position in sorted(coupling.compress):
-            op = analysis.graph.all_ops[position]
-            if position >= len(analysis.graph.ops) or not _loses(coupling, alive, op):
-                continue
+        for op in marked:
             cell = cells.get(op.scope)
-            if cell is None or id(cell) in undo:
-                continue
-            undo[id(cell)] = _narrowed(analysis, alive, op, cell)
+            if cell is not None and id(cell) not in undo:
+                undo[id(cell)] = _narrowed(analysis, alive, op, cell)
         clear_caches(analysis.model)
         yield
     finally:
@@ -160,8 +247,8 @@ def _narrowed(analysis: Analysis, alive: np.ndarray, op: Op, cell: nn.Cell) -> C
         _exchange(analysis.model, cell, wrapped)
         return lambda: _exchange(analysis.model, wrapped, cell)
     raise InputError(
-        f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}; "
-        "cut it with apply() instead, or ignore the layers before it"
+        f"a compiled network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}; "
+        "run it in PYNATIVE mode, cut it with apply() instead, or ignore the layers before it"
     )
 
 
@@ -183,7 +270,7 @@ def _exchange(net: nn.Cell, old: nn.Cell, new: nn.Cell) -> None:
     clear_caches(net)
 
 
-def _loses(coupling: Any, alive: np.ndarray, op: Op) -> bool:
+def _loses(coupling: Coupling, alive: np.ndarray, op: Op) -> bool:
     return any(
         labels is not None and not alive[labels].all()
         for tensor in op.inputs
