@@ -13,7 +13,7 @@ import mindspore as ms
 from mindspore import nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
-__all__ = ["clear_caches", "compiled", "in_mode"]
+__all__ = ["clear_caches", "compiled", "first_lines", "in_mode"]
 
 
 def compiled(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
@@ -50,6 +50,13 @@ def in_mode(net: nn.Cell, training: bool) -> Iterator[None]:
     finally:
         for cell, flag in before:
             cell.training = flag
+
+
+def first_lines(error: Exception) -> str:
+    """What an error of the framework's says, without its own inner places."""
+    said = str(error).partition("\n----")[0] or str(error)  # then come places in its own code
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return " ".join(lines[:3])[:400]
 
 
 def _executor() -> Any:

@@ -18,8 +18,8 @@ import mindspore as ms
 from mindspore import nn
 
 from prunekit.backend_mindspore._batches import pynative
-from prunekit.backend_mindspore._mindir import in_mode
-from prunekit.backend_mindspore.trace import first_lines, positional
+from prunekit.backend_mindspore._mindir import first_lines, in_mode
+from prunekit.backend_mindspore.trace import positional
 from prunekit.core.analysis import Analysis, cuttable
 from prunekit.core.coupling.verify import implied_shape
 from prunekit.core.graph import Graph, Op

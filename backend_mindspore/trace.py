@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from prunekit.backend_mindspore._mindir import compiled, in_mode
+from prunekit.backend_mindspore._mindir import compiled, first_lines, in_mode
 from prunekit.backend_mindspore._names import is_statistic, parameters
 from prunekit.backend_mindspore._ops import Call, Value, describe, tensors
 from prunekit.backend_mindspore._proto import Node, nodes, results
@@ -18,7 +18,7 @@ from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
 
-__all__ = ["call", "first_lines", "positional", "trace"]
+__all__ = ["call", "positional", "trace"]
 
 _PASSING = frozenset(["Load", "Depend"])
 _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
@@ -81,13 +81,6 @@ def _places(net: nn.Cell) -> dict[str, str]:
         above = places.get(parent, "")
         places[name] = f"{kind.__module__}.{kind.__qualname__}:" if own or not name else f"{above}{last}."
     return places
-
-
-def first_lines(error: Exception) -> str:
-    """What an error of the framework's says, without its own inner places."""
-    said = str(error).partition("\n----")[0] or str(error)  # then come places in its own code
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " ".join(lines[:3])[:400]
 
 
 def positional(net: nn.Cell, example: Any) -> tuple[Any, ...]:

@@ -59,7 +59,10 @@ def run(check: Check) -> dict[str, Any]:
         found = json.loads(text[text.index("{") :])
     except ValueError:
         why = f"no answer in {_SECONDS} s" if process.returncode == -9 else errors.strip()[-600:]
-        found = {"model": check.model, "status": "crashed", "message": why}
+        # an error on purpose, before anything was looked at
+        refused = process.returncode == 2 and "error: " in errors
+        why = errors[errors.rindex("error: ") :].partition("\n")[0] if refused else why
+        found = {"model": check.model, "status": "refused" if refused else "crashed", "message": why}
     return row | found
 
 

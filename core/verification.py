@@ -14,7 +14,7 @@ from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
 from prunekit.core.constants import Solved, solved
 from prunekit.core.coupling.groups import Coupling
-from prunekit.core.errors import ConfigWarning, InputError, PrunekitError
+from prunekit.core.errors import ConfigWarning, InputError, PrunekitError, TraceError
 from prunekit.core.plan import PruningPlan
 
 __all__ = ["TOLERANCE", "Verification", "random_plan", "randomised", "relative_error", "verify"]
@@ -34,7 +34,8 @@ class Verification:
         model: Name of the network.
         backend: Name of the framework.
         status: ``"exact"``; ``"non-neutral exact"`` where some norm or softmax takes statistics over channels that
-            were cut, and the masked network over those kept; ``"frozen"`` where nothing can be cut; ``"failed"``.
+            were cut, and the masked network over those kept; ``"frozen"`` where nothing can be cut; ``"refused"``
+            where the framework cannot run or compile the network as it is; ``"failed"``.
         error: Largest relative error over all seeds, None where it was not reached.
         groups: Number of channel groups.
         params: Parameters of the whole network.
@@ -66,7 +67,7 @@ class Verification:
     @property
     def holds(self) -> bool:
         """Whether the law holds: a network in which nothing can be cut keeps it, too."""
-        return self.status != "failed"
+        return self.status not in ("failed", "refused")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -125,6 +126,8 @@ def verify(
         if not analysis.groups:
             return replace(result, status="frozen", error=0.0)
         return _compared(result, analysis, ratio, seeds)
+    except TraceError as error:
+        return replace(result, status="refused", message=str(error))
     except PrunekitError as error:
         return replace(result, message=str(error))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import mindspore as ms
 from mindspore import nn
 
+from prunekit.backend_mindspore._mindir import first_lines
 from prunekit.backend_mindspore.zoo import lenet, mobilenet, resnet, resnet_cifar, vgg
 from prunekit.core._names import nearest
 from prunekit.core.errors import InputError, MissingDependencyError
@@ -59,7 +61,13 @@ def _build_mindcv(name: str, options: dict[str, Any]) -> nn.Cell:
     mindcv = _import_mindcv()
     if not mindcv.is_model(name):
         raise InputError(f"a mindcv model must be a known name, got {name!r}; {nearest(name, mindcv.list_models())}")
-    return mindcv.create_model(name, pretrained=False, **options)
+    try:
+        return mindcv.create_model(name, pretrained=False, **options)
+    except (AttributeError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"a mindcv model must be one that mindcv {mindcv.__version__} can build with MindSpore {ms.__version__}, "
+            f"got {name!r}: {type(error).__name__}: {first_lines(error)}; try another of its family"
+        ) from error
 
 
 def _mindcv_image(name: str) -> Image | None:
