@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,19 +91,14 @@ def ordered(cut: Graph, graph: Graph) -> Graph:
 def _numbers(graph: Graph, steps: Sequence[_Step]) -> dict[int, int]:
     """The number in a run for each op of a graph, by its position.
 
-    Both orders agree with the flow of data, so that equal ops correspond one by one. Where the compiler left some
-    out, an op is the one that ran between those that it depends on and those that depend on it.
+    Layers are known by their parameters. Any other op is the first like it that ran after those that it depends on
+    and before those that depend on it.
     """
+    keys = [_key(graph, op) for op in graph.ops]
+    numbers = _layers(graph, steps, keys)
     ran: dict[Any, list[int]] = {}
     for number, step in enumerate(steps):
         ran.setdefault((plain(step.op), step.shape), []).append(number)
-    keys = [_key(graph, op) for op in graph.ops]
-    times, seen = Counter(keys), Counter[Any]()
-    numbers: dict[int, int] = {}
-    for k, key in enumerate(keys):
-        if key is not None and times[key] == len(ran.get(key, ())):
-            numbers[k] = ran[key][seen[key]]
-            seen[key] += 1
     maker = {t: k for k, op in enumerate(graph.ops) for t in op.outputs}
     readers: dict[int, list[int]] = {}
     for k, op in enumerate(graph.ops):
@@ -122,6 +116,24 @@ def _numbers(graph: Graph, steps: Sequence[_Step]) -> dict[int, int]:
             numbers[k] = number
             taken.add(number)
     return numbers
+
+
+def _layers(graph: Graph, steps: Sequence[_Step], keys: Sequence[Any]) -> dict[int, int]:
+    """Numbers of the ops that read a parameter of the cell in which they ran, each as often as it ran."""
+    ran: dict[Any, list[int]] = {}
+    for number, step in enumerate(steps):
+        ran.setdefault((plain(step.op), step.shape, step.scope), []).append(number)
+    read: dict[Any, list[int]] = {}
+    for k, (op, key) in enumerate(zip(graph.ops, keys, strict=True)):
+        name = next((graph.tensors[t].name for t in op.inputs if graph.tensors[t].name), "")
+        if name and key is not None:
+            read.setdefault((*key, name.rpartition(".")[0]), []).append(k)
+    return {
+        k: number
+        for key, positions in read.items()
+        if len(positions) == len(ran.get(key, ()))
+        for k, number in zip(positions, ran[key], strict=True)
+    }
 
 
 def _key(graph: Graph, op: Op) -> tuple[str, tuple[int, ...]] | None:
