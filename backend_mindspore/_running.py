@@ -237,17 +237,15 @@ class _Scopes:
 def _watched(net: nn.Cell, see: Callable[[_Step], None]) -> Iterator[None]:
     """Within the context each op that the network runs, op by op and in inference mode, is seen."""
     scopes = _Scopes(net)
-    with pynative(), in_mode(net, False), _dispatching(scopes, see):
+    with pynative(), in_mode(net, False), _at_once(), _dispatching(scopes, see):
         yield
 
 
 def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
     if Dispatch is None:
-        return _at_once()
+        return contextlib.nullcontext()
 
     class Seen(Dispatch):  # type: ignore[misc, valid-type]
-        """Asks for the shape of each result at once: ops run behind, and would fail too late."""
-
         def __ms_dispatch__(self, func: Any, args: Any, kwargs: Any = None) -> Any:
             result = func(*args, **kwargs) if kwargs else func(*args)
             first = result[0] if isinstance(result, (tuple, list)) and result else result
@@ -261,7 +259,7 @@ def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
 
 @contextlib.contextmanager
 def _at_once() -> Iterator[None]:
-    """Within the context an op fails when it is called, not some ops later."""
+    """Within the context an op fails when it is called, not some ops later: else they run behind."""
     before = ms.get_context("pynative_synchronize")
     ms.set_context(pynative_synchronize=True)
     try:

@@ -179,7 +179,11 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
                 "call it in inference mode, after set_train(False)"
             )
         self.next = None  # what follows is no op of the network's
-        result = func(*self._narrowed(args, op, list(op.inputs)), **(kwargs or {}))
+        left = list(op.inputs)
+        narrowed = self._narrowed(args, op, left)
+        if any(self._kept(tensor) for tensor in left):
+            raise InputError(f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}")
+        result = func(*narrowed, **(kwargs or {}))
         many = isinstance(result, (tuple, list))
         widened = self._widened(result[0] if many else result, op.outputs[0])
         self.next = number + 1
@@ -187,18 +191,26 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
 
     def _narrowed(self, value: Any, op: Op, left: list[int]) -> Any:
         """Arguments with the kept channels; tensors among them are the op's inputs, in their order."""
-        shapes = [self.coupling.graph.tensors[t].shape for t in op.inputs]
-        if isinstance(value, Tensor) and left and tuple(value.shape) == self.coupling.graph.tensors[left[0]].shape:
-            for axis, kept in self._kept(left.pop(0)).items():
-                value = ops.gather(value, Tensor(kept, ms.int32), axis)
-        elif isinstance(value, (tuple, list)):
-            n = len(value)
-            numbers = n and all(type(v) is int for v in value)
-            if op.kind == "layer_norm" and numbers and tuple(value) == shapes[0][-n:]:  # what it norms over
-                kept = self._kept(op.inputs[0])
-                rank = len(shapes[0])
-                return type(value)(len(kept.get(rank - n + k, range(length))) for k, length in enumerate(value))
-            value = type(value)(self._narrowed(v, op, left) for v in value)
+        if isinstance(value, Tensor) and left:
+            return self._gathered(value, left)
+        if not isinstance(value, (tuple, list)):
+            return value
+        n, shape = len(value), self.coupling.graph.tensors[op.inputs[0]].shape
+        numbers = n and all(type(v) is int for v in value)
+        if op.kind == "layer_norm" and numbers and tuple(value) == shape[-n:]:  # what it norms over
+            kept = self._kept(op.inputs[0])
+            return type(value)(len(kept.get(len(shape) - n + k, range(length))) for k, length in enumerate(value))
+        return type(value)(self._narrowed(v, op, left) for v in value)
+
+    def _gathered(self, value: Tensor, left: list[int]) -> Tensor:
+        shape = self.coupling.graph.tensors[left[0]].shape
+        rank, flipped = len(shape), (*shape[:-2], *reversed(shape[-2:]))  # a product's flag became a permute
+        if tuple(value.shape) not in (shape, flipped):
+            return value
+        turned = tuple(value.shape) != shape
+        for axis, kept in self._kept(left.pop(0)).items():
+            own = 2 * rank - 3 - axis if turned and axis >= rank - 2 else axis
+            value = ops.gather(value, Tensor(kept, ms.int32), own)
         return value
 
     def _widened(self, small: Tensor, tensor: int) -> Tensor:
