@@ -8,10 +8,12 @@ run again, then gets further.
 
 from __future__ import annotations
 
+import ast
 import linecache
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice, product
 from pathlib import Path
 
@@ -88,10 +90,12 @@ def repair(
     """
     op = coupling.graph.all_ops[mismatch.position]
     place = _Place(mismatch.position, op, integers, couple, run, [_TRIES])
-    read = _read_near(op.where)
-    found = _by_attributes(place, coupling, read)
-    if found is not None:
-        return found
+    rings = _read_near(op.where)
+    read = set().union(*rings) if rings else None
+    for names in rings or (None,):
+        found = _by_attributes(place, coupling, names)
+        if found is not None:
+            return found
     tied: list[Coupling] = []
     for ties in _ties(place, coupling):
         candidate = replace(couple((*coupling.ties, *ties)), attributes=coupling.attributes)
@@ -333,10 +337,25 @@ def _chain(scope: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(len(parts), -1, -1)]
 
 
-def _read_near(where: str) -> set[str] | None:
-    """Names in the source near a line, where there is one: an attribute often comes under its own."""
+def _read_near(where: str) -> list[set[str]]:
+    """Names in the source near a line, then the attributes that the rest of its function reads; none if unknown."""
     file, _, line = where.rpartition(":")
     if not line.isdigit():
-        return None
+        return []
     lines = (linecache.getline(file, n) for n in range(int(line) - _WINDOW, int(line) + _WINDOW + 1))
-    return {name for text in lines for name in re.findall(r"[^\W\d]\w*", text)}
+    near = {name for text in lines for name in re.findall(r"[^\W\d]\w*", text)}
+    rest = _read_in_function(file, int(line)) - near
+    return [near, rest] if rest else [near]
+
+
+@cache
+def _read_in_function(file: str, line: int) -> set[str]:
+    """The attributes read in the innermost function around a line."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:  # not Python: a template, a cell with magic commands
+        return set()
+    around = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+              and node.lineno <= line <= (node.end_lineno or 0)]  # fmt: skip
+    inner = max(around, key=lambda node: node.lineno, default=None)
+    return {node.attr for node in ast.walk(inner) if isinstance(node, ast.Attribute)} if inner else set()
