@@ -19,7 +19,7 @@ from prunekit.core.carried import attach_plan, find_plan
 from prunekit.core.coupling.verify import compare
 from prunekit.core.errors import CutError, TraceError
 from prunekit.core.graph import Graph
-from prunekit.core.numbers import set_number, whole_numbers
+from prunekit.core.numbers import set_numbers, whole_numbers
 from prunekit.core.plan import PruningPlan
 
 __all__ = ["adopt", "apply", "clone", "integers", "sliced", "trace_cut"]
@@ -100,14 +100,11 @@ def _primitives(cell: nn.Cell) -> Iterator[Any]:
     return (v for v in values if isinstance(v, (ops.Custom, ops.Primitive)))
 
 
-def integers(net: nn.Cell) -> dict[str, tuple[str, dict[str, int]]]:
+def integers(net: nn.Cell) -> dict[str, tuple[type, dict[str, int]]]:
     """Whole numbers of all cells but the framework's own; see ``core.backend.Backend.integers``."""
     usual = set(vars(nn.Cell()))
     return {
-        name: (
-            f"{type(cell).__module__}.{type(cell).__qualname__}",
-            whole_numbers(vars(cell), usual),
-        )
+        name: (type(cell), whole_numbers(vars(cell), usual))
         for name, cell in net.cells_and_names()
         if not type(cell).__module__.startswith("mindspore.")
     }
@@ -127,9 +124,7 @@ def _smaller(analysis: Analysis, plan: PruningPlan) -> nn.Cell:
             if analysis.coupling.grouped == "whole":
                 _regroup(cell)
             _update(cell)
-    cells = dict(small.cells_and_names())
-    for (name, attribute), value in analysis.coupling.integers(plan).items():
-        set_number(cells[name], attribute, value)
+    set_numbers(dict(small.cells_and_names()), analysis.coupling.integers(plan))
     clear_caches(small)
     return small
 

@@ -18,7 +18,7 @@ from prunekit.core.analysis import Analysis, dry_run
 from prunekit.core.carried import attach_plan, find_plan
 from prunekit.core.errors import CutError
 from prunekit.core.graph import Graph
-from prunekit.core.numbers import set_number, whole_numbers
+from prunekit.core.numbers import set_numbers, whole_numbers
 from prunekit.core.plan import PruningPlan
 
 __all__ = ["apply", "integers", "sliced", "trace_cut"]
@@ -106,14 +106,14 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def integers(model: nn.Module) -> dict[str, tuple[str, dict[str, int]]]:
+def integers(model: nn.Module) -> dict[str, tuple[type, dict[str, int]]]:
     """Whole numbers of all modules but the framework's own; see ``core.backend.Backend.integers``."""
     found = {}
     for name, module in model.named_modules():
         ours = isinstance(module, nn.MultiheadAttention)  # it follows its weights, but code of its own ties widths
         if ours or not type(module).__module__.startswith("torch.nn."):
             numbers = {} if ours else whole_numbers(vars(module))
-            found[name] = f"{type(module).__module__}.{type(module).__qualname__}", numbers
+            found[name] = type(module), numbers
     return found
 
 
@@ -121,8 +121,7 @@ def _follow(small: nn.Module, analysis: Analysis, plan: PruningPlan) -> None:
     """Make all that a cut model knows of its widths follow them."""
     update_layers(small, analysis.coupling.attention, analysis.coupling.grouped)
     _update_bare_norms(small, analysis, plan)
-    for (module, name), value in analysis.coupling.integers(plan).items():
-        set_number(small.get_submodule(module), name, value)
+    set_numbers(dict(small.named_modules(remove_duplicate=False)), analysis.coupling.integers(plan))
 
 
 def update_layers(model: nn.Module, attention: str, grouped: str = "within") -> None:

@@ -2,8 +2,9 @@
 
 Code such as ``x.view(b, n, 3, self.num_heads, c // self.num_heads)`` is right at full width only. Where a cut
 network goes its own way, these are tried in turn: whole numbers that a module keeps are set to the width they
-stood for; axes that the code takes for each other are tied; both. What helps is kept only if the cut network,
-run again, then gets further.
+stood for; axes that the code takes for each other are tied; both; numbers and arguments in a method's own code
+become attributes of the module and are set (:mod:`prunekit.core.rewriting`). What helps is kept only if the cut
+network, run again, then gets further.
 """
 
 from __future__ import annotations
@@ -11,12 +12,28 @@ from __future__ import annotations
 import ast
 import linecache
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
 
+from prunekit.core._places import (
+    TRIES,
+    End,
+    Integers,
+    Place,
+    Signature,
+    axes,
+    chain,
+    cuttable,
+    end_at,
+    further,
+    in_family,
+    keep,
+    ops_of,
+)
+from prunekit.core._sizes import by_rewriting
 from prunekit.core.coupling.groups import Attribute, Coupling, Tie
 from prunekit.core.coupling.verify import Mismatch
 from prunekit.core.graph import Graph, Op
@@ -24,10 +41,6 @@ from prunekit.core.numbers import base_name
 
 __all__ = ["Integers", "Solved", "repair", "shortened", "solved"]
 
-Integers = Mapping[str, tuple[str, Mapping[str, int]]]
-"""Module → (name of its class, its attributes that are whole numbers)."""
-
-_TRIES = 48  # dry runs for one place in the code
 _JOINT = 12  # of them, for attributes that are set together
 _WINDOW = 3  # lines of source around the op
 
@@ -37,8 +50,9 @@ class Solved:
     """A number in the user's own code that stood in the way of a cut.
 
     Attributes:
-        how: ``"attribute"`` (set to a width), ``"tie"`` (axes cut alike) or ``"frozen"`` (channels stay).
-        what: The attribute, the layers tied, or the layer that stays.
+        how: ``"attribute"`` (set to a width), ``"tie"`` (axes cut alike), ``"rewritten"`` (an expression in the code
+            made an attribute and set) or ``"frozen"`` (channels stay).
+        what: The attribute, the axes tied, the expression, or the layer that stays.
         where: ``file.py:line``, where known.
         times: How many layers share the line.
     """
@@ -51,25 +65,6 @@ class Solved:
     def __str__(self) -> str:
         times = f", {self.times} times" if self.times > 1 else ""
         return f"{self.how}: {self.what}{times}" + (f" ({shortened(self.where)})" if self.where else "")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a cut network went its own way."""
-
-    position: int
-    op: Op
-    integers: Integers
-    couple: Callable[[Sequence[Tie]], Coupling] = field(repr=False)
-    run: Callable[[Coupling], Mismatch | None] = field(repr=False)
-    left: list[int] = field(repr=False)
-
-    def attempt(self, coupling: Coupling) -> Mismatch | None:
-        """Where a network cut by a coupling fails: here, when no more runs are left."""
-        if self.left[0] <= 0:
-            return Mismatch(self.position, "not tried")
-        self.left[0] -= 1
-        return self.run(coupling)
 
 
 def repair(
@@ -89,7 +84,7 @@ def repair(
         run: Cuts by groups and says where the network fails, if it does.
     """
     op = coupling.graph.all_ops[mismatch.position]
-    place = _Place(mismatch.position, op, integers, couple, run, [_TRIES])
+    place = Place(mismatch.position, op, integers, couple, run, [TRIES])
     rings = _read_near(op.where)
     read = set().union(*rings) if rings else None
     for names in rings or (None,):
@@ -104,7 +99,7 @@ def repair(
         if not candidate.groups:  # what cannot be cut at all runs, but wins nothing
             continue
         then = place.attempt(candidate)
-        if _further(then, place.position):
+        if further(then, place.position):
             return candidate, then
         found = _by_attributes(place, candidate, read)
         if found is not None:
@@ -112,6 +107,11 @@ def repair(
         tied.append(candidate)
     for candidate in (coupling, *tied) if read is not None else ():
         found = _by_attributes(place, candidate, None)
+        if found is not None:
+            return found
+    place = replace(place, left=[TRIES])
+    for candidate in (coupling, *tied):
+        found = by_rewriting(place, candidate, _by_attributes)
         if found is not None:
             return found
     return None
@@ -125,7 +125,7 @@ def solved(coupling: Coupling) -> tuple[Solved, ...]:
         found[how, what, where] = found.get((how, what, where), 0) + 1
 
     for attribute in coupling.attributes:
-        add("attribute", attribute.name, attribute.where)
+        add("rewritten" if attribute.text else "attribute", attribute.text or attribute.name, attribute.where)
     for tie in coupling.ties:
         add("tie", _ends(coupling.graph, tie.axes), tie.where)
     for frozen in coupling.frozen:
@@ -144,28 +144,15 @@ def shortened(where: str) -> str:
     return "/".join(Path(where).parts[-2:])
 
 
-def _further(mismatch: Mismatch | None, position: int) -> bool:
-    return mismatch is None or mismatch.position > position
-
-
-def _by_attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> tuple[Coupling, Mismatch | None] | None:
+def _by_attributes(place: Place, coupling: Coupling, read: set[str] | None) -> tuple[Coupling, Mismatch | None] | None:
     """Set attributes that the code near reads, or, given None, any of the module's own."""
-    for attributes in _attributes(place, coupling, read):
-        if place.left[0] <= 0:
-            return None
-        new = {(a.module, a.name) for a in attributes}
-        kept = tuple(a for a in coupling.attributes if (a.module, a.name) not in new)
-        candidate = replace(coupling, attributes=(*kept, *attributes))
-        then = place.attempt(candidate)
-        if _further(then, place.position):
-            return candidate, then
-    return None
+    return next(filter(None, (keep(place, coupling, a) for a in _attributes(place, coupling, read))), None)
 
 
-def _attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> Iterator[tuple[Attribute, ...]]:
+def _attributes(place: Place, coupling: Coupling, read: set[str] | None) -> Iterator[tuple[Attribute, ...]]:
     """Choices of what attributes stand for, in all modules of the same class; those of inner modules first."""
     known = {(a.module, a.name) for a in coupling.attributes}
-    modules = [m for m in _chain(place.op.scope) if m in place.integers]
+    modules = [m for m in chain(place.op.scope) if m in place.integers]
     for module in modules if read is not None else modules[:1]:
         names = [
             name
@@ -175,14 +162,14 @@ def _attributes(place: _Place, coupling: Coupling, read: set[str] | None) -> Ite
         if len(names) > 1:
             yield from _jointly(place, coupling, module, names)
         for name in names:
-            for signature, axis in _axes(coupling, module, place.integers[module][1][name]).items():
-                yield _in_family(place, coupling, module, name, signature, axis)
+            for signature, axis in axes(coupling, module, place.integers[module][1][name]).items():
+                yield in_family(place, coupling, module, name, signature, axis)
 
 
-def _jointly(place: _Place, coupling: Coupling, module: str, names: Sequence[str]) -> Iterator[tuple[Attribute, ...]]:
+def _jointly(place: Place, coupling: Coupling, module: str, names: Sequence[str]) -> Iterator[tuple[Attribute, ...]]:
     """Choices for several attributes at once, among what the op at the place gives and takes."""
     sizes = place.integers[module][1]
-    ends: dict[str, list[tuple[_Signature, _End]]] = {name: [] for name in names}
+    ends: dict[str, list[tuple[Signature, End]]] = {name: [] for name in names}
     parts, whole = _parts(place.op, coupling.graph, module)
     for number, (ordinal, operand, tensor) in enumerate((*parts, *whole)):
         for axis, n in enumerate(coupling.graph.tensors[tensor].shape):
@@ -199,7 +186,7 @@ def _jointly(place: _Place, coupling: Coupling, module: str, names: Sequence[str
             yield tuple(
                 a
                 for name, (at, end) in zip(wanted, choice, strict=True)
-                for a in _in_family(place, coupling, module, name, at, end)
+                for a in in_family(place, coupling, module, name, at, end)
             )
 
 
@@ -208,11 +195,11 @@ _Operand = tuple[int, int, int]  # op within its module, operand, tensor
 
 def _parts(op: Op, graph: Graph, module: str) -> tuple[list[_Operand], list[_Operand]]:
     """What an op gives, or all ops of its kind that take apart the same tensor; and what it takes."""
-    ops = _ops_of(graph, module)
+    ops = ops_of(graph, module)
     alike = [(k, other) for k, other in enumerate(ops)
              if other is op or (op.kind == other.kind == "slice" and other.inputs[:1] == op.inputs[:1])]  # fmt: skip
     gives = [(k, n, tensor) for k, other in alike for n, tensor in enumerate(other.outputs, len(other.inputs))]
-    own = next(k for k, other in alike if other is op)
+    own = next((k for k, other in alike if other is op), 0)
     return gives, [(own, n, tensor) for n, tensor in enumerate(op.inputs)]
 
 
@@ -220,69 +207,17 @@ def _index(name: str) -> int:
     return int(name.partition("[")[2][:-1])
 
 
-def _distinct(coupling: Coupling, found: Sequence[tuple[_Signature, _End]]) -> list[tuple[_Signature, _End]]:
+def _distinct(coupling: Coupling, found: Sequence[tuple[Signature, End]]) -> list[tuple[Signature, End]]:
     forms = {coupling.forms.axes[tensor][axis]: (at, (tensor, axis)) for at, (tensor, axis) in reversed(found)}
     return list(reversed(forms.values()))
 
 
-def _in_family(
-    place: _Place, coupling: Coupling, module: str, name: str, at: _Signature, end: _End
-) -> tuple[Attribute, ...]:
-    """An attribute that stands for an axis, in all modules of a class."""
-    kind = place.integers[module][0]
-    found = []
-    for other, (other_kind, numbers) in place.integers.items():
-        if other_kind == kind and name in numbers:
-            axis = end if other == module else _same(coupling, other, numbers[name], at)
-            if axis is not None:
-                found.append(Attribute(other, name, axis, place.op.where))
-    return tuple(found)
-
-
-_Signature = tuple[int, int, int]  # op within its module, operand, axis
-_End = tuple[int, int]  # tensor, axis
-
-
-def _cuttable(coupling: Coupling, module: str) -> Iterator[tuple[_Signature, _End, int]]:
-    """Axes that can be cut among what a module computes, each form of length once: place, end and length."""
-    forms: set[int] = set()
-    for ordinal, op in enumerate(_ops_of(coupling.graph, module)):
-        for operand, tensor in enumerate((*op.inputs, *op.outputs)):
-            for axis, n in enumerate(coupling.graph.tensors[tensor].shape):
-                form = coupling.forms.axes[tensor][axis]
-                if n > 1 and form not in forms and coupling.forms.slope[form].any():
-                    forms.add(form)
-                    yield (ordinal, operand, axis), (tensor, axis), n
-
-
-def _at(coupling: Coupling, module: str, place: _Signature) -> tuple[_End, int] | None:
-    """The end at a place of a module and its length, where there is one."""
-    ordinal, operand, axis = place
-    ops = _ops_of(coupling.graph, module)
-    tensors = (*ops[ordinal].inputs, *ops[ordinal].outputs) if ordinal < len(ops) else ()
-    shape = coupling.graph.tensors[tensors[operand]].shape if operand < len(tensors) else ()
-    return ((tensors[operand], axis), shape[axis]) if axis < len(shape) else None
-
-
-def _axes(coupling: Coupling, module: str, value: int) -> dict[_Signature, _End]:
-    """Distinct axes of a length that can be cut, among what a module computes."""
-    return {place: end for place, end, n in _cuttable(coupling, module) if n == value}
-
-
-def _same(coupling: Coupling, module: str, value: int, place: _Signature) -> _End | None:
-    """The end at the same place of another module; else any of that length."""
-    found = _at(coupling, module, place)
-    if found is not None and found[1] == value:
-        return found[0]
-    return next(iter(_axes(coupling, module, value).values()), None)
-
-
-def _ties(place: _Place, coupling: Coupling) -> Iterator[list[Tie]]:
+def _ties(place: Place, coupling: Coupling) -> Iterator[list[Tie]]:
     """Axes in the module whose code failed that are not cut alike yet; so in all of its class.
 
     First those that one line of a loop gives each time, then all of one length.
     """
-    for module in _chain(place.op.scope):
+    for module in chain(place.op.scope):
         if module not in place.integers:
             continue
         family = [m for m, (kind, _) in place.integers.items() if kind == place.integers[module][0] and m != module]
@@ -292,8 +227,8 @@ def _ties(place: _Place, coupling: Coupling) -> Iterator[list[Tie]]:
                 tie for m in (module, *family) for places in rounds
                 if (tie := _tie(coupling, m, places, place.op.where)) is not None
             ]  # fmt: skip
-        lengths: dict[int, list[_Signature]] = {}
-        for at, _, n in _cuttable(coupling, module):
+        lengths: dict[int, list[Signature]] = {}
+        for at, _, n in cuttable(coupling, module):
             lengths.setdefault(n, []).append(at)
         for n in sorted(lengths, reverse=True):
             if len(lengths[n]) > 1:
@@ -301,9 +236,9 @@ def _ties(place: _Place, coupling: Coupling) -> Iterator[list[Tie]]:
                 yield [tie for tie in ties if tie is not None]
 
 
-def _rounds(place: _Place, coupling: Coupling, module: str) -> list[list[_Signature]]:
+def _rounds(place: Place, coupling: Coupling, module: str) -> list[list[Signature]]:
     """Places of axes that the line of a loop gives each time it runs, where they are not all cut alike."""
-    again = [k for k, op in enumerate(_ops_of(coupling.graph, module))
+    again = [k for k, op in enumerate(ops_of(coupling.graph, module))
              if op.where and op.where == place.op.where and op.raw == place.op.raw
              and len(op.outputs) == len(place.op.outputs)]  # fmt: skip
     found = []
@@ -311,30 +246,19 @@ def _rounds(place: _Place, coupling: Coupling, module: str) -> list[list[_Signat
     for operand, tensor in enumerate(place.op.outputs, first) if len(again) > 1 else ():
         for axis in range(len(coupling.graph.tensors[tensor].shape)):
             places = [(k, operand, axis) for k in again]
-            ends = [entry[0] for at in places if (entry := _at(coupling, module, at)) is not None]
+            ends = [entry[0] for at in places if (entry := end_at(coupling, module, at)) is not None]
             forms = {coupling.forms.axes[tensor][axis] for tensor, axis in ends}
             if len(forms) > 1 and all(coupling.forms.slope[form].any() for form in forms):
                 found.append(places)
     return found
 
 
-def _tie(coupling: Coupling, module: str, places: Sequence[_Signature], where: str) -> Tie | None:
+def _tie(coupling: Coupling, module: str, places: Sequence[Signature], where: str) -> Tie | None:
     """The tie of a module's axes at some places, where all of them are there and have one length."""
-    found = [_at(coupling, module, place) for place in places]
+    found = [end_at(coupling, module, place) for place in places]
     ends = [entry[0] for entry in found if entry is not None]
     lengths = {entry[1] for entry in found if entry is not None}
     return Tie(tuple(dict.fromkeys(ends)), where) if len(ends) == len(found) and len(lengths) == 1 else None
-
-
-def _ops_of(graph: Graph, module: str) -> list[Op]:
-    inside = f"{module}."
-    return [op for op in graph.ops if not module or op.scope == module or op.scope.startswith(inside)]
-
-
-def _chain(scope: str) -> list[str]:
-    """A module and those around it, the innermost first."""
-    parts = scope.split(".") if scope else []
-    return [".".join(parts[:n]) for n in range(len(parts), -1, -1)]
 
 
 def _read_near(where: str) -> list[set[str]]:

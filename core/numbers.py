@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["base_name", "set_number", "whole_numbers"]
+from prunekit.core.rewriting import is_lifted, lift
+
+__all__ = ["base_name", "set_number", "set_numbers", "whole_numbers"]
 
 _MOST = 16  # elements of a list that may stand for widths
 
@@ -27,6 +29,24 @@ def whole_numbers(values: Mapping[str, Any], leave_out: Iterable[str] = ()) -> d
         elif isinstance(value, (list, tuple)) and len(value) <= _MOST and all(type(v) is int for v in value):
             found |= {f"{name}[{k}]": v for k, v in enumerate(value)}
     return found
+
+
+def set_numbers(modules: Mapping[str, Any], values: Mapping[tuple[str, str], int]) -> None:
+    """Set whole numbers of modules.
+
+    Args:
+        modules: Modules by name.
+        values: (module, what :func:`whole_numbers` or ``core.rewriting`` calls the number) → its new value. Numbers
+            in a method's code become attributes first; lists and tuples are replaced, not changed.
+    """
+    lifted: dict[str, list[str]] = {}
+    for module, name in values:
+        if is_lifted(name):
+            lifted.setdefault(module, []).append(name)
+    for module, names in lifted.items():
+        lift(modules[module], names)
+    for (module, name), value in values.items():
+        set_number(modules[module], name, value)
 
 
 def set_number(module: Any, name: str, number: int) -> None:

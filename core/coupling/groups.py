@@ -104,12 +104,14 @@ class Attribute:
         name: Name of the attribute (``"num_heads"``).
         axis: Tensor id and axis whose length it is to be.
         where: ``file.py:line`` where a cut network failed without it.
+        text: What stands in the code there, where the cut makes an attribute of it; else "".
     """
 
     module: str
     name: str
     axis: tuple[int, int]
     where: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
