@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from prunekit.backend_torch._torchvision import import_torchvision
 from prunekit.backend_torch.backend import TorchBackend
@@ -168,14 +169,22 @@ def _timed(function: Callable[[], Any]) -> float:
 def giant(name: str) -> dict[str, Any]:
     """Seconds and peak memory to analyse a network whose tensors hold no data."""
     full = f"torchvision:{name}"
-    with torch.device("meta"):
-        model = BACKEND.build_model(full).eval()
+    with _WithoutWeights():
+        model = BACKEND.build_model(full).eval().to("meta")
     image = torch.empty(BACKEND.default_input(full), device="meta")
     begin = time.perf_counter()
     analysis = analyse(BACKEND, model, image)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"model": name, "seconds": seconds, "peak GB": peak / 2**30, "groups": len(analysis.groups)}
+
+
+class _WithoutWeights(TorchFunctionMode):
+    """Layers get no weights; all else has values, as RegNet works out its widths by tensors."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {}) | ({"device": "meta"} if func is torch.empty else {})
+        return func(*args, **kwargs)
 
 
 def in_process(*arguments: str) -> dict[str, Any] | None:
