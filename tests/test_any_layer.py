@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _frameworks import cases
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as old_spectral_norm
@@ -132,11 +132,6 @@ def mindspore_layers() -> tuple[dict[str, Callable[[], Any]], dict[str, Callable
         "gru": lambda: MsRecurrent(mnn.GRU(12, 12, batch_first=True)),
     }
     return layers, recurrent
-
-
-def cases(names: list[str], both: list[str]) -> list[Any]:
-    missing = pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="MindSpore is not installed")
-    return [("torch", name) for name in names] + [pytest.param("mindspore", name, marks=missing) for name in both]
 
 
 def build(framework: str, name: str, kind: int) -> tuple[Backend, Any, Any]:

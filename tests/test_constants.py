@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from _frameworks import BOTH
 from torch import nn
 
 from prunekit.core.analysis import Analysis, analyse
@@ -20,14 +20,6 @@ from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
 from prunekit.core.registry import get_backend
 from prunekit.core.verification import random_plan, relative_error, verify
-
-BOTH = [
-    "torch",
-    pytest.param(
-        "mindspore",
-        marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="MindSpore is not installed"),
-    ),
-]
 
 
 class Attention(nn.Module):
