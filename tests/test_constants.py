@@ -160,6 +160,22 @@ def test_an_attribute_follows_and_a_number_in_the_code_freezes_with_its_line(fra
     assert "the number that stands in the way" in line
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_numbers_follow_in_a_network_that_is_cut_in_place(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("mindspore")
+    from prunekit.backend_mindspore import UniPruner
+
+    backend = get_backend("mindspore")
+    net, example = build(backend, name)
+    analysis = analyse(backend, net, example)
+    plan = random_plan(analysis)
+    small = backend.apply(analysis, plan)
+    settings = {"exp_name": name, "input_size": list(SHAPES[name]), "output_path": str(tmp_path), "rank": 0}
+    UniPruner(settings, formats=()).prune_by_mask(net, plan.mask(analysis.coupling))
+    assert backend.integers(net) == backend.integers(small)
+    np.testing.assert_array_equal(backend.outputs(net, example)[0], backend.outputs(small, example)[0])
+
+
 @pytest.mark.parametrize("framework", BOTH)
 @pytest.mark.parametrize("name", SHAPES)
 def test_cut_networks_are_copied_saved_and_loaded(framework: str, name: str, tmp_path: Path) -> None:
