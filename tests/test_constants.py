@@ -67,6 +67,21 @@ class Numbered(nn.Module):
         return self.fc(torch.relu(self.hidden(x)))
 
 
+class Checked(nn.Module):
+    """A width that code checks once all is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.fc = nn.Linear(8, 12), nn.Linear(12, 10), nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.one(x))
+        y = self.fc(torch.relu(self.two(hidden)))
+        if hidden.shape[-1] != 12:
+            raise ValueError("a width is checked")
+        return y
+
+
 def mindspore_networks() -> dict[str, Any]:
     import mindspore as ms
     from mindspore import nn as mnn
@@ -110,16 +125,30 @@ def mindspore_networks() -> dict[str, Any]:
             x = ops.relu(self.second(x)).mean((2, 3)).reshape((-1, 10))  # 10: the number that stands in the way
             return self.fc(ops.relu(self.hidden(x)))
 
-    return {"tokens": MsTokens, "numbered": MsNumbered}
+    class MsChecked(mnn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.fc = mnn.Dense(8, 12), mnn.Dense(12, 10), mnn.Dense(10, 5)
+
+        def construct(self, x: ms.Tensor) -> ms.Tensor:
+            hidden = ops.relu(self.one(x))
+            y = self.fc(ops.relu(self.two(hidden)))
+            if hidden.shape[-1] != 12:
+                raise ValueError("a width is checked")
+            return y
+
+    return {"tokens": MsTokens, "numbered": MsNumbered, "checked": MsChecked}
 
 
 SHAPES = {"tokens": (2, 7, 8), "numbered": (3, 3, 6, 6)}
+CHECKED = (2, 7, 8)
 
 
 def build(backend: Backend, name: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
-    networks = mindspore_networks() if backend.name == "mindspore" else {"tokens": Tokens, "numbered": Numbered}
-    return networks[name](), backend.example(SHAPES[name])
+    torches = {"tokens": Tokens, "numbered": Numbered, "checked": Checked}
+    networks = mindspore_networks() if backend.name == "mindspore" else torches
+    return networks[name](), backend.example(SHAPES.get(name, CHECKED))
 
 
 def analysed(backend: Backend, name: str) -> Analysis:
@@ -158,6 +187,17 @@ def test_an_attribute_follows_and_a_number_in_the_code_freezes_with_its_line(fra
     assert stays.reason.startswith("a number in the code stands in the way")
     line = Path(__file__).read_text().splitlines()[int(stays.where.rpartition(":")[2]) - 1]
     assert "the number that stands in the way" in line
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_a_width_that_is_checked_at_the_end_stays(framework: str) -> None:
+    backend = get_backend(framework)
+    analysis = analysed(backend, "checked")
+    assert "one" not in {g.name for g in analysis.groups}
+    assert any("the cut model fails" in f.reason or "a width is checked" in f.reason for f in analysis.coupling.frozen)
+    for group in analysis.groups:
+        plan = PruningPlan.of(analysis.coupling, {group.name: range(group.size // 2)})
+        assert backend.outputs(backend.apply(analysis, plan), analysis.example)[0].shape == (2, 7, 5)
 
 
 @pytest.mark.parametrize("name", SHAPES)
