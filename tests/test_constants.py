@@ -15,7 +15,6 @@ from torch import nn
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
 from prunekit.core.constants import solved
-from prunekit.core.errors import InputError
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
 from prunekit.core.registry import get_backend
@@ -239,9 +238,3 @@ def test_the_law_can_be_checked_by_anybody(framework: str, name: str) -> None:
     assert found.status == "exact" and found.holds and found.error is not None and found.error < 1e-5
     assert found.groups and 0.2 < found.lost < 0.7 and found.constants and found.modes == backend.modes
     assert all(np.array_equal(v, before[k]) for k, v in backend.get_state(model).items())
-
-
-def test_a_mode_that_a_framework_lacks_is_named() -> None:
-    backend = get_backend("torch")
-    with pytest.raises(InputError, match="torch has, got 'graph'"):
-        verify(backend, *build(backend, "tokens"), modes=["graph"])
