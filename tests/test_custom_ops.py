@@ -28,17 +28,24 @@ def spread(x: torch.Tensor) -> torch.Tensor:
     return torch.softmax(x, 1)
 
 
-for op in (swish, spread):
+@torch.library.custom_op("prunekit_tests::rownorm", mutates_args=())
+def rownorm(x: torch.Tensor) -> torch.Tensor:
+    return torch.layer_norm(x, x.shape[-1:])
+
+
+for op in (swish, spread, rownorm):
     op.register_fake(torch.empty_like)
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, across: str = "spread") -> None:
         super().__init__()
+        self.across = across
         self.one, self.two, self.fc = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(spread(self.two(swish(self.one(x)))))
+        across = getattr(torch.ops.prunekit_tests, self.across)
+        return self.fc(across(self.two(swish(self.one(x)))))
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +68,14 @@ def test_taught_ops_are_cut() -> None:
     assert [(g.name, g.size, g.neutral) for g in analysis.groups] == [("one", 16, True), ("two", 12, False)]
     found = verify(BACKEND, Net(), torch.randn(3, 6))
     assert found.status == "non-neutral exact", found.message
+
+
+def test_taught_norms_are_masked() -> None:
+    torch.manual_seed(0)
+    register_op("prunekit_tests::swish", "elementwise")
+    register_op("prunekit_tests::rownorm", "layer_norm", attrs=lambda shapes: {"axes": (len(shapes[0]) - 1,)})
+    found = verify(BACKEND, Net("rownorm"), torch.randn(3, 6))
+    assert found.status == "non-neutral exact" and found.groups == 2, found.message
 
 
 def doubled(x):  # type: ignore[no-untyped-def]  # MindSpore reads no types here
