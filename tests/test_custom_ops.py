@@ -78,6 +78,25 @@ def test_taught_norms_are_masked() -> None:
     assert found.status == "non-neutral exact" and found.groups == 2, found.message
 
 
+class Renormed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(torch.renorm(self.one(x), 2, 1, 0.1))  # each column by itself
+
+
+@pytest.mark.parametrize("name", ["aten::renorm", "aten.renorm.default", "renorm"])
+def test_ops_of_pytorch_itself_are_taught(name: str) -> None:
+    example = torch.randn(3, 6)
+    frozen = analyse(BACKEND, Renormed(), example).coupling.frozen
+    assert any("unknown operation aten.renorm.default" in f.reason for f in frozen)
+    register_op(name, "elementwise")
+    found = verify(BACKEND, Renormed(), example)
+    assert found.status == "exact" and found.groups == 1, found.message
+
+
 def doubled(x):  # type: ignore[no-untyped-def]  # MindSpore reads no types here
     return x * 2
 
@@ -116,3 +135,11 @@ def test_what_cannot_be_taught() -> None:
     register_op("prunekit_tests::swish", "softmax", attrs=lambda shapes: {})
     with pytest.raises(InputError, match=missing):
         analyse(BACKEND, Net(), torch.randn(3, 6))
+    register_op("prunekit_tests::swish", "attention", attrs={"scaled": False})
+    with pytest.raises(InputError, match="kind 'attention' takes at least 3 tensors, got a call with 1; give"):
+        analyse(BACKEND, Net(), torch.randn(3, 6))
+    with pytest.raises(InputError, match=r"kind 'scatter' needs the attributes \('axis',\)"):
+        register_op("prunekit_tests::swish", "scatter")
+    for name in ("prunekit_tests.swish", "mylib.layers.swish.default", "a..b"):
+        with pytest.raises(InputError, match=f"must be named as its framework does, got '{name}'; write 'mylib::"):
+            register_op(name, "elementwise")
