@@ -23,12 +23,19 @@ __all__ = [
 ]  # fmt: skip
 
 _CHUNK = 256
+_MODES = {"pynative": ms.PYNATIVE_MODE, "graph": ms.GRAPH_MODE}
 
 
 @contextlib.contextmanager
 def running(mode: str) -> Iterator[None]:
-    """Within the context cells run in a mode, ``"pynative"`` (op by op) or ``"graph"``; then in that of before."""
-    before, wanted = ms.get_context("mode"), ms.PYNATIVE_MODE if mode == "pynative" else ms.GRAPH_MODE
+    """Within the context cells run in a mode, ``"pynative"`` (op by op) or ``"graph"``; then in that of before.
+
+    Raises:
+        InputError: There is no such mode.
+    """
+    if mode not in _MODES:
+        raise InputError(f"a mode of MindSpore must be one of {list(_MODES)}, got {mode!r}; name one of them")
+    before, wanted = ms.get_context("mode"), _MODES[mode]
     if before == wanted:
         yield
         return

@@ -47,18 +47,26 @@ def _check(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> None:
 
 
 def adopt(net: nn.Cell, small: nn.Cell) -> None:
-    """Cut a network in place: it takes the parameters of its smaller copy, which is of no use afterwards."""
-    cells = zip(net.cells_and_names(), small.cells_and_names(), strict=True)
-    for cell, other in [(mine, other) for (_, mine), (_, other) in cells]:
+    """Cut a network in place: it takes the parameters and whole numbers of its smaller copy, of no use afterwards."""
+    before, after = integers(net), integers(small)
+    cells = dict(net.cells_and_names())
+    for cell, (_, other) in list(zip(cells.values(), small.cells_and_names(), strict=True)):
+        cell.__class__ = type(other)  # its code may have been rewritten
         changed = [a for a, p in other._params.items() if p is not None and p.shape != cell._params[a].shape]
         for attribute in changed:
             cell._params[attribute] = other._params[attribute]
         if changed:
             tuples = {a: v for a, v in vars(other).items() if isinstance(v, ParameterTuple)}
             vars(cell).update(tuples)
-            for name in _GROUPS & vars(other).keys():
-                setattr(cell, name, getattr(other, name))
+            groups = _groups(cell)
+            if groups:
+                setattr(cell, groups, getattr(other, groups))
             _update(cell)
+    set_numbers(cells, {
+        (name, key): number
+        for name, (_, numbers) in after.items() for key, number in numbers.items()
+        if before[name][1].get(key) != number
+    })  # fmt: skip
     clear_caches(net)
     plan = find_plan(small)
     if plan is not None:
@@ -149,15 +157,25 @@ def _update(cell: nn.Cell) -> None:
             return
 
 
-_GROUPS = frozenset(["group", "groups"])
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.Conv1dTranspose, nn.Conv2dTranspose, nn.Conv3dTranspose)
+_MINT_CONVS = tuple(
+    getattr(mint.nn, name) for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose2d") if hasattr(mint.nn, name)
+)
+
+
+def _groups(cell: Any) -> str:
+    """The attribute with the number of groups of a convolution; empty for any other cell, whatever it calls its own."""
+    return "group" if isinstance(cell, (*_CONVS, *_TRANSPOSED)) else "groups" if isinstance(cell, _MINT_CONVS) else ""
 
 
 def _regroup(cell: Any) -> None:
     """As many groups as a convolution has outputs for, where whole ones were cut."""
-    for name in _GROUPS & vars(cell).keys():
-        transposed = isinstance(cell, nn.Conv2dTranspose) or bool(getattr(cell, "transposed", False))
-        if getattr(cell, name) > 1 and cell.weight.shape[1] > 1 and not transposed:
-            setattr(cell, name, cell.weight.shape[0] * getattr(cell, name) // cell.out_channels)
+    name = _groups(cell)
+    if not name or isinstance(cell, _TRANSPOSED) or getattr(cell, "transposed", False):
+        return
+    if getattr(cell, name) > 1 and cell.weight.shape[1] > 1:
+        setattr(cell, name, cell.weight.shape[0] * getattr(cell, name) // cell.out_channels)
 
 
 def _widths(cell: Any, groups: int, transposed: bool) -> tuple[int, int, int]:
@@ -239,7 +257,7 @@ _UPDATES: tuple[tuple[Any, Callable[[Any], None]], ...] = (
     (nn.Conv1d, _conv1d),
     (nn.Conv3d, _conv3d),
     (nn.Conv2dTranspose, _conv_transposed),
-    ((mint.nn.Conv2d, mint.nn.Conv3d), _mint_conv),
+    (_MINT_CONVS, _mint_conv),
     (nn.Dense, _dense),
     (mint.nn.Linear, _linear),
     ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, mint.nn.BatchNorm2d), _batch_norm),

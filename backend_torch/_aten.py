@@ -42,7 +42,7 @@ def describe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     name = func._schema.name.removeprefix("aten::")
     maker = MAKERS.get(name) or MAKERS.get(name.rstrip("_"))
     inputs = [t for v in named.values() for t in tensors_of(v)]
-    taught = custom_op(name)
+    taught = custom_op(func._schema.name) or custom_op(name)
     if taught is not None:
         attrs = {"numbers": _numbers(func, named), **taught.attributes([tuple(t.shape) for t in inputs])}
         return Seen(taught.kind, tuple(inputs), tuple(outputs), taught.names(len(inputs)), attrs)

@@ -161,7 +161,8 @@ def _roi_align(a: Args, out: Any) -> Any:
 @aten("repeat_interleave")
 def _repeat_interleave(a: Args, out: Any) -> Any:
     if not isinstance(a.get("repeats"), int) or a.get("dim") is None:
-        return None
+        # rows of all axes in one, or as many of each as a tensor says
+        return "opaque", ["self", "repeats"], {"counts": isinstance(a.get("repeats"), torch.Tensor)}
     repeats = [1] * out.dim()
     repeats[a["dim"]] = a["repeats"]
     return "tile", ["self"], {"repeats": tuple(repeats), "each": True}

@@ -166,7 +166,10 @@ class _Compress(TorchDispatchMode):
 
 def _renormalised(func: Any, args: Any, kwargs: Any, n: int) -> tuple[Any, Any]:
     """Arguments of a layer norm whose normalised shape is that of its cut input."""
-    values = list(args)
     names = [a.name for a in func._schema.arguments]
-    values[names.index("normalized_shape")] = list(args[0].shape[-n:])
-    return tuple(values), kwargs
+    if "normalized_shape" not in names:  # an op of the user's own, which reads it off its input
+        return args, kwargs
+    values = dict(zip(names, args, strict=False))
+    given = kwargs if "normalized_shape" in kwargs else values
+    given["normalized_shape"] = list(args[0].shape[-n:])
+    return tuple(values.values()), kwargs

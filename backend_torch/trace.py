@@ -7,11 +7,13 @@ runs on a copy without data (the meta device), or on real tensors where a model 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -289,16 +291,28 @@ def _norm_fits(x: torch.Tensor, shape: Any, weight: Any = None, bias: Any = None
 
 def leaves(result: Any) -> list[torch.Tensor]:
     """Tensors in whatever a model takes or returns: nested containers, mappings, dataclasses, objects; caches apart."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, dict):
-        result = list(result.values())
-    if isinstance(result, tuple | list):
-        return [t for value in result for t in leaves(value)]
+    return list(_leaves(result, set()))
+
+
+_WHOLE = (type, enum.Enum, ModuleType, nn.Module)  # what they hold is none of the answer
+
+
+def _leaves(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = value.values()
+    elif isinstance(value, tuple | list):
+        parts = value
     # keys and values kept for the next token are the network's own: as wide as its heads
-    if not hasattr(result, "__dict__") or type(result).__module__ == "transformers.cache_utils":
-        return []
-    return [t for value in vars(result).values() for t in leaves(value)]
+    elif hasattr(value, "__dict__") and type(value).__module__ != "transformers.cache_utils":
+        parts = () if isinstance(value, _WHOLE) else vars(value).values()
+    if id(value) not in seen:  # parts of an answer may point at the whole
+        seen.add(id(value))
+        for part in parts:
+            yield from _leaves(part, seen)
 
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from prunekit.core.analysis import Analysis
 from prunekit.core.carried import plan_of
 from prunekit.core.constants import Integers
+from prunekit.core.errors import InputError
 from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 from prunekit.core.processes import Processes
@@ -75,11 +76,15 @@ class Backend(ABC):
     """Short name: ``"torch"``, ``"mindspore"``."""
 
     modes: tuple[str, ...] = ()
-    """Ways in which a network can be run (op by op, compiled), where a framework has several."""
+    """Ways in which a network can be run (op by op first, then compiled), where a framework has several."""
 
     def in_mode(self, mode: str) -> AbstractContextManager[None]:
-        """Within the context networks run in one of :attr:`modes`; then as before."""
-        return nullcontext()
+        """Within the context networks run in one of :attr:`modes`; then as before.
+
+        Raises:
+            InputError: There is no such mode.
+        """
+        raise InputError(f"{self.name} runs networks in one way alone, got the mode {mode!r}; leave it out")
 
     @abstractmethod
     def accepts(self, model: Any) -> bool:

@@ -155,10 +155,16 @@ class PruningPlan:
         """The plan of pruning by this one, then by ``later`` (made on the smaller network).
 
         Raises:
-            PlanError: The groups of the two plans do not match.
+            PlanError: The two plans were made with different policies, or their groups do not match.
         """
         if all(len(kept) == self.sizes[name] for name, kept in self.kept.items()):
             return later  # the first one cut nothing, as that of a saved, unpruned network
+        first, second = self._policies(), later._policies()
+        if first != second:
+            raise PlanError(
+                f"a second pruning must use the policies of the first, got {second} after {first}; "
+                f"pass {first}, or prune the original model once"
+            )
         kept = dict(self.kept)
         for name, indices in later.kept.items():
             mine = kept.get(name)
@@ -169,6 +175,10 @@ class PruningPlan:
                 )
             kept[name] = tuple(mine[i] for i in indices)
         return replace(self, kept=kept, achieved=later.achieved)
+
+    def _policies(self) -> str:
+        """How the groups were found, as arguments."""
+        return ", ".join(f"{key}={self.options.get(key, usual)!r}" for key, usual in _USUAL.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -250,6 +260,9 @@ def _shorten(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + more
 
 
+_USUAL = {"attention": "heads", "grouped": "within"}
+
+
 def _options(coupling: Coupling) -> dict[str, str]:
-    unusual = {} if coupling.grouped == "within" else {"grouped": coupling.grouped}
+    unusual = {} if coupling.grouped == _USUAL["grouped"] else {"grouped": coupling.grouped}
     return {"attention": coupling.attention, **unusual}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -105,7 +106,8 @@ def verify(
         modes: Ways in which the cut network is run (:attr:`Backend.modes`); by default all.
 
     Returns:
-        What was found. A network that cannot be analysed or cut is ``"failed"``, with the message.
+        What was found. A network that the framework cannot run or compile is ``"refused"``, one that cannot be
+        analysed or cut otherwise is ``"failed"``; both with the message.
 
     Raises:
         InputError: ``ratio`` or ``seeds`` is out of range, or the framework lacks a mode.
@@ -118,6 +120,8 @@ def verify(
     for mode in set(modes) - set(backend.modes):
         known = ", ".join(backend.modes) or "no mode at all"
         raise InputError(f"a mode must be one that {backend.name} has, got {mode!r}; it has {known}")
+    if backend.modes and not modes:
+        raise InputError(f"a cut network must run in one mode at least, got none; {backend.name} has {backend.modes}")
     result = Verification(name or type(model).__name__, backend.name, "failed", modes=modes)
     begin = time.perf_counter()
     try:
@@ -136,8 +140,11 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
     backend = analysis.backend
     model, example = backend.precise(randomised(analysis), analysis.example)
     analysis = replace(analysis, model=model, example=example)
-    whole = backend.outputs(model, example)
-    errors, lost, seconds, changed = [], [], [], False
+    usual = backend.modes[0] if backend.modes else ""  # a mask may need ops that run one by one
+    with _in_mode(backend, usual):
+        whole = backend.outputs(model, example)
+    errors: dict[str, list[float]] = {mode: [] for mode in result.modes or ("",)}
+    lost, seconds, changed = [], [], False
     for seed in range(seeds):
         plan = random_plan(analysis, 1 - ratio, seed)
         begin = time.perf_counter()
@@ -145,24 +152,40 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
             warnings.simplefilter("ignore", ConfigWarning)  # cut at random it need not describe itself
             small = backend.apply(analysis, plan)
         seconds.append(time.perf_counter() - begin)
-        with backend.masked(analysis, plan):
+        with _in_mode(backend, usual), backend.masked(analysis, plan):
             expected = backend.outputs(model, example)
-        for mode in result.modes or ("",):
-            with backend.in_mode(mode):
+        for mode, so_far in errors.items():
+            with _in_mode(backend, mode):
                 found = backend.outputs(small, example)
             if [a.shape for a in found] != [a.shape for a in expected]:
-                return replace(result, message=f"outputs have other shapes once cut (seed {seed})")
-            errors.append(max(map(relative_error, found, expected)))
-        changed |= max(map(relative_error, expected, whole)) > _BLIND
+                return replace(result, message=f"outputs have other shapes once cut (seed {seed}){_named(mode)}")
+            so_far.append(_largest_error(found, expected))
+        # how many things a network finds may depend on its values
+        changed |= [a.shape for a in expected] != [a.shape for a in whole] or _largest_error(expected, whole) > _BLIND
         left = sum(a.size for a in backend.get_state(small, copy=False).values())
         lost.append(1 - left / sum(a.size for a in backend.get_state(model, copy=False).values()))
-    result = replace(result, error=max(errors), lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
-    if not max(errors) <= TOLERANCE:
-        return replace(result, message=f"cut and masked network differ by {max(errors):.1e}")
+    result = replace(result, lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
+    return _judged(result, analysis, {mode: float(np.max(found)) for mode, found in errors.items()}, changed)
+
+
+def _judged(result: Verification, analysis: Analysis, errors: Mapping[str, float], changed: bool) -> Verification:
+    """The verdict on the largest error in each mode, and on whether the cuts changed the outputs at all."""
+    result = replace(result, error=float(np.max(list(errors.values()))))
+    wrong = [f"{error:.1e}{_named(mode)}" for mode, error in errors.items() if not error <= TOLERANCE]
+    if wrong:
+        return replace(result, message=f"cut and masked network differ by {' and '.join(wrong)}")
     if not changed:
         return replace(result, message="the outputs do not depend on what was cut: the check is blind")
     neutral = all(g.neutral for g in analysis.groups)
     return replace(result, status="exact" if neutral else "non-neutral exact")
+
+
+def _in_mode(backend: Backend, mode: str) -> AbstractContextManager[None]:
+    return backend.in_mode(mode) if mode else nullcontext()
+
+
+def _named(mode: str) -> str:
+    return f" in {mode} mode" if mode else ""
 
 
 def random_plan(analysis: Analysis, keep: float = 0.7, seed: int = 0) -> PruningPlan:
@@ -179,6 +202,11 @@ def relative_error(found: Any, expected: Any) -> float:
     if not expected.size:
         return 0.0
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def _largest_error(found: Sequence[Any], expected: Sequence[Any]) -> float:
+    """Of all outputs; NaN where one of them has a NaN, which Python's own ``max`` may pass over."""
+    return float(np.max([relative_error(a, b) for a, b in zip(found, expected, strict=True)], initial=0.0))
 
 
 def randomised(analysis: Analysis, seed: int = 0) -> Any:

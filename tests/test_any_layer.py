@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _frameworks import BOTH, cases
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as old_spectral_norm
@@ -17,7 +17,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
-from prunekit.core.errors import InputError
+from prunekit.core.errors import InputError, PlanError
 from prunekit.core.registry import get_backend
 from prunekit.core.store import load_network, save_network
 from prunekit.core.verification import random_plan, verify
@@ -134,11 +134,6 @@ def mindspore_layers() -> tuple[dict[str, Callable[[], Any]], dict[str, Callable
     return layers, recurrent
 
 
-def cases(names: list[str], both: list[str]) -> list[Any]:
-    missing = pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="MindSpore is not installed")
-    return [("torch", name) for name in names] + [pytest.param("mindspore", name, marks=missing) for name in both]
-
-
 def build(framework: str, name: str, kind: int) -> tuple[Backend, Any, Any]:
     backend = get_backend(framework)
     torch.manual_seed(0)
@@ -207,3 +202,16 @@ def test_whole_groups_are_cut(framework: str, name: str, tmp_path: Path) -> None
     with pytest.raises(InputError, match="grouped must be 'within' or 'whole', got 'some'"):
         analyse(backend, model, example, grouped="some")
     assert {g.size for g in other.groups} >= {2, 3}  # within groups: the same channels of each
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_a_second_pruning_uses_the_policies_of_the_first(framework: str) -> None:
+    backend, model, example = build(framework, "grouped", 0)
+    first = analyse(backend, model, example, grouped="whole")
+    once = backend.apply(first, random_plan(first, 0.5))
+    again = analyse(backend, once, example, grouped="whole")
+    assert backend.apply(again, random_plan(again, 0.5))
+    other = analyse(backend, once, example)
+    expected = r"got attention='heads', grouped='within' after attention='heads', grouped='whole'; pass attention"
+    with pytest.raises(PlanError, match=expected):
+        backend.apply(other, random_plan(other, 0.5))

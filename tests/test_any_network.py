@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +73,25 @@ class InTuples(Two):
         return Pair(*self.join(scenes[0], scenes[1][0]))
 
 
+class Kind(Enum):
+    """What an answer is of."""
+
+    IMAGE = "image"
+
+
+class Answer:
+    """An object that tells its kind, points at the network that made it, and at its parts, as they do at it."""
+
+    def __init__(self, kind: Kind, maker: nn.Module, parts: list[torch.Tensor]) -> None:
+        self.kind, self.maker, self.parts = kind, maker, [*parts, self]
+        self.whole = self
+
+
+class InObject(Two):
+    def forward(self, image: torch.Tensor, depth: torch.Tensor) -> Answer:  # type: ignore[override]
+        return Answer(Kind.IMAGE, self, list(self.join(image, depth)))
+
+
 class WithAuxiliary(Two):
     """A head that training alone reads."""
 
@@ -101,6 +121,7 @@ WAYS: dict[str, tuple[type[nn.Module], Callable[..., Any]]] = {
     "a dict": (InDict, lambda a, b: (named(a, b),)),
     "a dataclass": (InDataclass, lambda a, b: (Scene(a, b),)),
     "nested tuples": (InTuples, lambda a, b: ((a, [b]),)),
+    "an object": (InObject, lambda a, b: (a, b)),
     "a head for training": (WithAuxiliary, lambda a, b: (a, b)),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import inspect
 import pickle
 from pathlib import Path
@@ -12,24 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from _frameworks import BOTH
 from torch import nn
 
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
 from prunekit.core.constants import solved
-from prunekit.core.errors import InputError
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
 from prunekit.core.registry import get_backend
 from prunekit.core.verification import random_plan, relative_error, verify
-
-BOTH = [
-    "torch",
-    pytest.param(
-        "mindspore",
-        marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="MindSpore is not installed"),
-    ),
-]
 
 
 class Attention(nn.Module):
@@ -83,6 +74,21 @@ class Numbered(nn.Module):
         return self.fc(rows(x))
 
 
+class Checked(nn.Module):
+    """A width that code checks once all is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.fc = nn.Linear(8, 12), nn.Linear(12, 10), nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.one(x))
+        y = self.fc(torch.relu(self.two(hidden)))
+        if hidden.shape[-1] != 12:
+            raise ValueError("a width is checked")
+        return y
+
+
 def mindspore_networks() -> dict[str, Any]:
     import mindspore as ms
     from mindspore import nn as mnn
@@ -127,16 +133,30 @@ def mindspore_networks() -> dict[str, Any]:
             x = ops.relu(self.hidden(x))
             return self.fc(rows(x))
 
-    return {"tokens": MsTokens, "numbered": MsNumbered}
+    class MsChecked(mnn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.fc = mnn.Dense(8, 12), mnn.Dense(12, 10), mnn.Dense(10, 5)
+
+        def construct(self, x: ms.Tensor) -> ms.Tensor:
+            hidden = ops.relu(self.one(x))
+            y = self.fc(ops.relu(self.two(hidden)))
+            if hidden.shape[-1] != 12:
+                raise ValueError("a width is checked")
+            return y
+
+    return {"tokens": MsTokens, "numbered": MsNumbered, "checked": MsChecked}
 
 
 SHAPES = {"tokens": (2, 7, 8), "numbered": (3, 3, 6, 6)}
+CHECKED = (2, 7, 8)
 
 
 def build(backend: Backend, name: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
-    networks = mindspore_networks() if backend.name == "mindspore" else {"tokens": Tokens, "numbered": Numbered}
-    return networks[name](), backend.example(SHAPES[name])
+    torches = {"tokens": Tokens, "numbered": Numbered, "checked": Checked}
+    networks = mindspore_networks() if backend.name == "mindspore" else torches
+    return networks[name](), backend.example(SHAPES.get(name, CHECKED))
 
 
 def analysed(backend: Backend, name: str) -> Analysis:
@@ -207,6 +227,33 @@ def test_rewritten_modules_are_pickled_as_their_own_class_and_the_places_in_it()
 
 
 @pytest.mark.parametrize("framework", BOTH)
+def test_a_width_that_is_checked_at_the_end_stays(framework: str) -> None:
+    backend = get_backend(framework)
+    analysis = analysed(backend, "checked")
+    assert "one" not in {g.name for g in analysis.groups}
+    assert any("the cut model fails" in f.reason or "a width is checked" in f.reason for f in analysis.coupling.frozen)
+    for group in analysis.groups:
+        plan = PruningPlan.of(analysis.coupling, {group.name: range(group.size // 2)})
+        assert backend.outputs(backend.apply(analysis, plan), analysis.example)[0].shape == (2, 7, 5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_numbers_follow_in_a_network_that_is_cut_in_place(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("mindspore")
+    from prunekit.backend_mindspore import UniPruner
+
+    backend = get_backend("mindspore")
+    net, example = build(backend, name)
+    analysis = analyse(backend, net, example)
+    plan = random_plan(analysis)
+    small = backend.apply(analysis, plan)
+    settings = {"exp_name": name, "input_size": list(SHAPES[name]), "output_path": str(tmp_path), "rank": 0}
+    UniPruner(settings, formats=()).prune_by_mask(net, plan.mask(analysis.coupling))
+    assert backend.integers(net) == backend.integers(small)
+    np.testing.assert_array_equal(backend.outputs(net, example)[0], backend.outputs(small, example)[0])
+
+
+@pytest.mark.parametrize("framework", BOTH)
 @pytest.mark.parametrize("name", SHAPES)
 def test_cut_networks_are_copied_saved_and_loaded(framework: str, name: str, tmp_path: Path) -> None:
     backend = get_backend(framework)
@@ -229,9 +276,3 @@ def test_the_law_can_be_checked_by_anybody(framework: str, name: str) -> None:
     assert found.status == "exact" and found.holds and found.error is not None and found.error < 1e-5
     assert found.groups and 0.2 < found.lost < 0.7 and found.constants and found.modes == backend.modes
     assert all(np.array_equal(v, before[k]) for k, v in backend.get_state(model).items())
-
-
-def test_a_mode_that_a_framework_lacks_is_named() -> None:
-    backend = get_backend("torch")
-    with pytest.raises(InputError, match="torch has, got 'graph'"):
-        verify(backend, *build(backend, "tokens"), modes=["graph"])

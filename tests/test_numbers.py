@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import namedtuple
 from typing import Any
 
 import pytest
 import torch
+from _frameworks import BOTH
 from torch import nn
 
 from prunekit.core.backend import Backend
 from prunekit.core.numbers import set_number, whole_numbers
 from prunekit.core.registry import get_backend
 from prunekit.core.verification import verify
-
-BOTH = [
-    "torch",
-    pytest.param(
-        "mindspore",
-        marks=pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="MindSpore is not installed"),
-    ),
-]
 
 
 class Scaled(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +71,18 @@ class Interleaved(nn.Module):
         return self.last(torch.relu(self.conv(x)).repeat_interleave(2, dim=1))
 
 
+class Repeated(nn.Module):
+    """Every value, or every row, as often as a number or a tensor says."""
+
+    def __init__(self, how: Callable[[torch.Tensor], torch.Tensor], inputs: int) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(inputs, 3)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.how(self.second(torch.relu(self.first(x)))))
+
+
 class Recurrent(nn.Module):
     """A recurrent layer between two that can be cut."""
 
@@ -126,6 +139,22 @@ def test_weights_of_inputs_by_outputs_have_their_roles() -> None:
     groups = analyse(BACKEND, Transposed(), BACKEND.example((4, 5))).groups
     assert [[m.name for m in g.producers] for g in groups] == [["first.weight"], ["weight"]]
     assert [[m.name for m in g.consumers] for g in groups] == [["weight"], ["last.weight"]]
+
+
+@pytest.mark.parametrize(
+    ("how", "inputs"),
+    [
+        (lambda x: x.repeat_interleave(2).view(x.shape[0], -1), 12),
+        (lambda x: x.repeat_interleave(torch.tensor([2, 0, 1, 1]), dim=0), 6),
+        (lambda x: x.repeat_interleave(torch.tensor([2, 0, 1, 1, 3, 1]), dim=1), 8),
+        (lambda x: x + torch.repeat_interleave(torch.tensor([2, 0, 1, 1])).float()[:, None], 6),
+    ],
+)
+def test_what_is_repeated_unevenly_stays(how: Callable[[torch.Tensor], torch.Tensor], inputs: int) -> None:
+    model = Repeated(how, inputs)
+    found = verify(BACKEND, model, BACKEND.example((4, 5)))
+    assert found.status == "exact" and found.groups >= 1, found.message
+    assert analyse(BACKEND, model, BACKEND.example((4, 5))).coupling.index.keys() >= {"first"}
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

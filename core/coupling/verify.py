@@ -34,13 +34,13 @@ class Mismatch:
 def compare(coupling: Coupling, plan: PruningPlan, cut: Graph) -> Mismatch | None:
     """The first difference between a cut network's trace and the original graph cut by the plan.
 
+    How many things a network finds (boxes, say) depends on its values, which a cut changes. From the first op on
+    that counts them, only axes that were cut are compared, and those only while both networks do the same.
+
     Args:
         coupling: The original network.
         plan: What was kept.
         cut: Trace of the cut network, which may have broken off early.
-
-    How many things a network finds (boxes, say) depends on its values, which a cut changes. From the first op on
-    that counts them, only axes that were cut are compared, and those only while both networks do the same.
     """
     alive = coupling.kept_roots(plan)
     ops = essential(coupling.graph)
@@ -57,13 +57,15 @@ def compare(coupling: Coupling, plan: PruningPlan, cut: Graph) -> Mismatch | Non
             text = _differs(coupling, alive, op, other, cut) or _differ_in_constants(op, other, constants, actual)
         if text:
             return Mismatch(position, text)
-    if counted and not cut.broken:
+    if not ops or (counted and not cut.broken):
         return None
     if len(found) < len(ops):
         position, op = ops[len(found)]
         return Mismatch(position, f"the cut model stops before {op.raw}")
     if len(found) > len(ops):
         return Mismatch(ops[-1][0], f"the cut model goes on with {found[len(ops)].raw}")
+    if cut.broken:
+        return Mismatch(ops[-1][0], f"the cut model fails after its last op, {ops[-1][1].raw}")
     return None
 
 
