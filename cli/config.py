@@ -167,7 +167,7 @@ class PruneKeys(Section):
         return self
 
 
-_OWN_KEYS = {
+OWN_KEYS = {
     "output_path": "out",
     "input_size": "model.input",
     "epoch_size": "finetune.epochs",
@@ -176,7 +176,7 @@ _OWN_KEYS = {
 
 
 def _check_uni_pruning(keys: Mapping[str, Any]) -> None:
-    for key, instead in _OWN_KEYS.items():
+    for key, instead in OWN_KEYS.items():
         if key in keys:
             raise ConfigError(f"{key} is set by the run, got {key}={keys[key]!r}; set {instead} instead")
     get_algorithm("uni_pruning")(dict(keys))

@@ -233,6 +233,26 @@ def list_command(
             print(f"{name:<{width}}  {description}".rstrip())
 
 
+@app.command("init")
+def init_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("prunekit.yml"),
+    method: Annotated[str, typer.Option("--method", help="One of `prunekit list algorithms`.")] = "uni_pruning",
+    model: Annotated[str, typer.Option("--model", help="A name, or package.module:function.")] = "resnet20",
+    backend: Backend = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
+) -> None:
+    """Write a commented configuration for a method and a model; it asks nothing."""
+    with clear_errors():
+        from prunekit.cli.init import first_config
+        from prunekit.core._files import write_atomic
+
+        if file.exists() and not overwrite:
+            raise InputError(f"init replaces no file of yours, got {file}; use another name or --overwrite")
+        command = f"prunekit init --method {method} --model {model} --backend {backend or 'torch'}"
+        text = first_config(method, model, backend or "torch", file=str(file), command=command)
+        print(write_atomic(file, text))
+
+
 @app.command("export")
 def export_command(
     folder: Folder,

@@ -17,7 +17,7 @@ import yaml
 from _house import ROOT, python
 from typer.testing import CliRunner
 
-from prunekit.cli.config import list_configs, load_config
+from prunekit.cli.config import METHODS, RunConfig, list_configs, load_config
 from prunekit.cli.job import prepare
 from prunekit.cli.main import app
 from prunekit.core.errors import DataError
@@ -375,6 +375,36 @@ def test_list(what: str, name: str) -> None:
 
 def test_list_of_something_else() -> None:
     assert "did you mean 'models'?" in flat(call("list", "model", code=2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_first_configuration_says_what_every_key_means(tmp_path: Path, method: str, backend: str) -> None:
+    file = tmp_path / "mine.yml"
+    for model in ("resnet20", "vgg16", "resnet50"):
+        call("init", str(file), "--method", method, "--model", model, "--backend", backend, "--overwrite")
+        config = load_config(file)
+        assert (config.method.name, config.model.name, config.backend) == (method, model, backend)
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    for key in (*RunConfig.model_fields, *config.method.keys):
+        (place, *_) = [k for k, line in enumerate(lines) if line.removeprefix("# ").startswith(f"{key}:")]
+        assert lines[place - 1].startswith("# ") or key == "name", key
+
+
+def test_a_first_configuration_replaces_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yml"
+    call("init", str(file), "--method", "prune")
+    before = file.read_text()
+    assert "--overwrite" in flat(call("init", str(file), code=2)) and file.read_text() == before
+    assert "did you mean 'eagle_eye'?" in flat(call("init", str(tmp_path / "x.yml"), "--method", "eagle_ey", code=2))
+    assert not (tmp_path / "x.yml").exists()
+
+
+@pytest.mark.slow
+def test_a_first_configuration_runs(tmp_path: Path) -> None:
+    call("init", str(tmp_path / "mine.yml"), "--method", "prune")
+    call("run", str(tmp_path / "mine.yml"), "--out", str(tmp_path / "out"), *changes())
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_the_installed_command_works_outside_of_the_repository(tmp_path: Path) -> None:
