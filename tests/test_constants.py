@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
 from prunekit.core.constants import solved
+from prunekit.core.errors import CutError
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
 from prunekit.core.registry import get_backend
@@ -185,6 +187,18 @@ def test_an_attribute_follows_and_a_number_in_the_code_freezes_with_its_line(fra
     (stays,) = [row for row in seen.frozen if row.name == "second"]
     assert stays.reason.startswith("a number in the code stands in the way")
     line = Path(__file__).read_text().splitlines()[int(stays.where.rpartition(":")[2]) - 1]
+    assert "the number that stands in the way" in line
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_a_cut_that_a_number_does_not_allow_is_refused_with_its_line(framework: str) -> None:
+    backend = get_backend(framework)
+    model, example = build(backend, "numbered")
+    analysis = analyse(backend, model, example, probe=False)
+    plan = PruningPlan.of(analysis.coupling, {"second": range(4)})
+    with pytest.raises(CutError, match=r"but in the model \(.*test_constants.py:\d+\).*ignore that layer") as caught:
+        backend.apply(analysis, plan)
+    line = Path(__file__).read_text().splitlines()[int(re.findall(r"py:(\d+)\)", str(caught.value))[0]) - 1]
     assert "the number that stands in the way" in line
 
 
