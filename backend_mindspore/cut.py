@@ -14,9 +14,8 @@ from prunekit.backend_mindspore._names import owners
 from prunekit.backend_mindspore._running import deviation, ordered
 from prunekit.backend_mindspore.state import to_array
 from prunekit.backend_mindspore.trace import trace
-from prunekit.core.analysis import Analysis
-from prunekit.core.carried import attach_plan, find_plan
-from prunekit.core.coupling.verify import compare
+from prunekit.core.analysis import Analysis, check_cut
+from prunekit.core.carried import attach_plan, find_plan, hand_on_plan
 from prunekit.core.errors import CutError, TraceError
 from prunekit.core.graph import Graph
 from prunekit.core.numbers import set_numbers, whole_numbers
@@ -30,20 +29,9 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Ce
     plan.check(analysis.coupling)
     small = _smaller(analysis, plan)
     if check:
-        _check(analysis, plan, small)
-    before = find_plan(analysis.model)
-    attach_plan(small, plan if before is None else before.compose(plan))
+        check_cut(analysis, plan, lambda: _traced(analysis, plan, small))
+    hand_on_plan(analysis.model, small, plan)
     return small
-
-
-def _check(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> None:
-    mismatch = compare(analysis.coupling, plan, _trace_small(analysis, small))
-    if mismatch is not None:
-        op = analysis.graph.all_ops[mismatch.position]
-        raise CutError(
-            f"a cut network must compute the shapes its plan implies, but in {op.scope or 'the model'} "
-            f"{mismatch.text}; ignore that layer, or analyse with probe=True"
-        )
 
 
 def adopt(net: nn.Cell, small: nn.Cell) -> None:
@@ -75,14 +63,13 @@ def adopt(net: nn.Cell, small: nn.Cell) -> None:
 
 def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
     """Trace of the network as the plan would cut it."""
-    small = _smaller(analysis, plan)
-    found = deviation(analysis, plan, small)
+    return _traced(analysis, plan, _smaller(analysis, plan))
+
+
+def _traced(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> Graph:
+    found = deviation(analysis, plan, small)  # first: what does not compile has no place
     if found is not None:
         raise CutError(found[1], found[0])
-    return _trace_small(analysis, small)
-
-
-def _trace_small(analysis: Analysis, small: nn.Cell) -> Graph:
     try:
         return ordered(trace(small, analysis.example), analysis.graph)
     except TraceError as error:

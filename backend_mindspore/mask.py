@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mindspore as ms
@@ -61,13 +61,13 @@ def masked(analysis: Analysis, plan: PruningPlan) -> Iterator[nn.Cell]:
     net = analysis.model
     saved = [(p, Tensor(to_array(p).copy(), p.dtype)) for p, _ in _masks(analysis, plan)]
     again = zeroing(analysis, plan)  # now: norms that are exchanged take their parameters with them
-    with _compressed(analysis, plan):
-        try:
+    try:
+        with _compressed(analysis, plan):
             again()
             yield net
-        finally:
-            for parameter, value in saved:
-                ops.assign(parameter, value)
+    finally:  # outside: what counts the ops of a run that failed must not see these
+        for parameter, value in saved:
+            ops.assign(parameter, value)
 
 
 def _masks(analysis: Analysis, plan: PruningPlan) -> list[tuple[ms.Parameter, np.ndarray]]:
@@ -173,20 +173,24 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         if op is None:
             self.next = None if number is None else number + 1
             return func(*args, **kwargs) if kwargs else func(*args)
+        self.next = None  # what follows is no op of the network's
         if plain(func.name) != plain(op.raw):
             raise InputError(
                 f"a masked network must run the ops it was traced with, expected {op.raw}, got {func.name}; "
                 "call it in inference mode, after set_train(False)"
             )
-        self.next = None  # what follows is no op of the network's
         left = list(op.inputs)
         narrowed = self._narrowed(args, op, left)
         if any(self._kept(tensor) for tensor in left):
-            raise InputError(f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}")
+            raise InputError(
+                f"a masked network must find the inputs of its ops by their shapes, got {op.raw} in "
+                f"{op.scope or 'its own code'} with {_shapes(args)}; run it on inputs of the shape it was traced "
+                "with, cut it with apply() instead, or ignore the layers before it"
+            )
         result = func(*narrowed, **(kwargs or {}))
         many = isinstance(result, (tuple, list))
         widened = self._widened(result[0] if many else result, op.outputs[0])
-        self.next = number + 1
+        self.next = None if number is None else number + 1
         return type(result)((widened, *result[1:])) if many else widened
 
     def _narrowed(self, value: Any, op: Op, left: list[int]) -> Any:
@@ -203,14 +207,16 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         return type(value)(self._narrowed(v, op, left) for v in value)
 
     def _gathered(self, value: Tensor, left: list[int]) -> Tensor:
-        shape = self.coupling.graph.tensors[left[0]].shape
-        rank, flipped = len(shape), (*shape[:-2], *reversed(shape[-2:]))  # a product's flag became a permute
-        if tuple(value.shape) not in (shape, flipped):
+        shape, kept = self.coupling.graph.tensors[left[0]].shape, self._kept(left[0])
+        rank = len(shape)
+        as_it_is = range(rank)
+        flipped = (*range(rank - 2), rank - 1, rank - 2) if rank > 1 else as_it_is  # a product's flag became a permute
+        place = next((axes for axes in (as_it_is, flipped) if _fits(value.shape, shape, axes, kept)), None)
+        if place is None:
             return value
-        turned = tuple(value.shape) != shape
-        for axis, kept in self._kept(left.pop(0)).items():
-            own = 2 * rank - 3 - axis if turned and axis >= rank - 2 else axis
-            value = ops.gather(value, Tensor(kept, ms.int32), own)
+        left.pop(0)
+        for axis, indices in kept.items():
+            value = ops.gather(value, Tensor(indices, ms.int32), place[axis])
         return value
 
     def _widened(self, small: Tensor, tensor: int) -> Tensor:
@@ -226,6 +232,18 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
             for axis, array in enumerate(labels)
             if array is not None and not self.alive[array].all()
         }
+
+
+def _fits(found: Sequence[int], shape: Sequence[int], place: Sequence[int], kept: Mapping[int, Any]) -> bool:
+    """Whether a tensor may be one of a traced shape, its axes at other places, in a batch of another length."""
+    fixed = kept or range(1, len(shape))
+    return len(found) == len(shape) and all(found[place[axis]] == shape[axis] for axis in fixed)
+
+
+def _shapes(value: Any) -> list[tuple[int, ...]]:
+    if isinstance(value, Tensor):
+        return [tuple(value.shape)]
+    return [s for v in value for s in _shapes(v)] if isinstance(value, (tuple, list)) else []
 
 
 @contextlib.contextmanager

@@ -26,10 +26,9 @@ def _where(a: Args, out: Any) -> Any:
     return "elementwise", [k for k, v in a.items() if tensors_of(v)], {}
 
 
-@aten("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@aten("conv1d", "conv2d", "conv3d", "convolution")
 def _conv(a: Args, out: Any) -> Any:
     weight = a["weight"]
-    # the three conv_transpose calls alone have output_padding without the flag `transposed`
     transposed = bool(a.get("transposed", False))
     return "conv", ["input", "weight", "bias"], {
         "groups": a.get("groups", 1), "transposed": transposed, "spatial": weight.dim() - 2,

@@ -21,6 +21,7 @@ def aten(*names: str) -> Callable[[Maker], Maker]:
 
     def register(maker: Maker) -> Maker:
         for name in names:
+            assert name not in MAKERS, f"{name} is described twice"
             MAKERS[name] = maker
         return maker
 

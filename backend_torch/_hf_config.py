@@ -13,7 +13,6 @@ import contextlib
 import copy
 import logging
 import re
-import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -35,8 +34,7 @@ from prunekit.core.plan import PruningPlan
 
 __all__ = ["follow_config"]
 
-_BUILDS = 40  # networks built in search of one configuration
-_SECONDS = 2.0
+_BUILDS = 48  # networks built in search of one configuration
 
 Shapes = dict[str, tuple[int, ...]]
 Values = dict["_Site", Any]
@@ -187,7 +185,7 @@ class _Search:
         self.wanted = _shapes(module)
         self.kept = _kept_numbers(module)
         self.tried: set[tuple[Any, ...]] = set()
-        self.until = time.perf_counter() + _SECONDS
+        self.builds = 0
 
     def run(self) -> Iterator[_Built]:
         """Networks with the wanted shapes; each is better than those before it."""
@@ -237,13 +235,16 @@ class _Search:
     def better(self, values: Values, best: _Built | None) -> _Built | None:
         """What a guess builds, if it is nearer than the best so far; else that."""
         key = tuple(values.values())
-        if key in self.tried or len(self.tried) >= _BUILDS or time.perf_counter() > self.until:
+        if key in self.tried:
             return best
         self.tried.add(key)
         built = self.build(values)
         return best if built is None or (best is not None and built.error >= best.error) else built
 
     def build(self, values: Values) -> _Built | None:
+        if self.builds >= _BUILDS:  # not so many seconds: what is found must be the same on every machine
+            return None
+        self.builds += 1
         try:
             model, values = _build(self.module, values)
         except Exception:  # numbers that do not go together; whatever a constructor may raise

@@ -14,9 +14,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._hf_config import follow_config
 from prunekit.backend_torch.trace import PartialTrace, meta_copy, to_meta, trace_copy
-from prunekit.core.analysis import Analysis, dry_run
-from prunekit.core.carried import attach_plan, find_plan
-from prunekit.core.errors import CutError
+from prunekit.core.analysis import Analysis, check_cut
+from prunekit.core.carried import hand_on_plan
 from prunekit.core.graph import Graph
 from prunekit.core.numbers import set_numbers, whole_numbers
 from prunekit.core.plan import PruningPlan
@@ -28,18 +27,11 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Mo
     """A new, smaller model; see ``core.backend.Backend.apply``."""
     plan.check(analysis.coupling)
     if check:
-        mismatch = dry_run(analysis, plan)
-        if mismatch is not None:
-            op = analysis.graph.all_ops[mismatch.position]
-            raise CutError(
-                f"a cut network must compute the shapes its plan implies, but in {op.scope or 'the model'} "
-                f"({op.where}) {mismatch.text}; ignore that layer, or analyse with probe=True"
-            )
+        check_cut(analysis, plan, lambda: trace_cut(analysis, plan))
     small = _cut(analysis, plan)
     if check:
         follow_config(small, analysis, plan)
-    before = find_plan(analysis.model)
-    attach_plan(small, plan if before is None else before.compose(plan))
+    hand_on_plan(analysis.model, small, plan)
     return small
 
 

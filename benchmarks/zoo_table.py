@@ -161,6 +161,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.write_text(text + "\n")
     new.replace(path)

@@ -134,7 +134,7 @@ class PruneKeys(Section):
         min_channels: Fewest channels that a group keeps.
         ignore: Name patterns of layers whose outputs stay.
         attention: ``heads`` or ``head_dim``.
-        grouped: ``within`` or ``whole``: how grouped convolutions are cut.
+        grouped: ``within`` or ``whole``: how grouped convolutions are cut (transposed ones always within).
         tolerance: By how much the budget may be exceeded, as a share of the unpruned figure.
     """
 

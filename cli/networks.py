@@ -22,7 +22,9 @@ Ignore = Annotated[
     list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Layers whose outputs must stay.")
 ]
 Attention = Annotated[str, typer.Option("--attention", help="Cut heads or head_dim.")]
-Grouped = Annotated[str, typer.Option("--grouped", help="Cut grouped convolutions within groups, or whole groups.")]
+Grouped = Annotated[
+    str, typer.Option("--grouped", help="Cut grouped convolutions within groups, or whole groups (no transposed ones).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

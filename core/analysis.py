@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from prunekit.core.plan import PruningPlan
 if TYPE_CHECKING:
     from prunekit.core.backend import Backend
 
-__all__ = ["Analysis", "analyse", "cuttable", "dry_run"]
+__all__ = ["Analysis", "analyse", "check_cut", "cuttable", "dry_run"]
 
 
 _NOT = Freeze("", whole=False)
@@ -111,8 +111,33 @@ def analyse(
 
 def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:
     """Cut the model without its weights, run it, and say where it differs from the plan, if it does."""
+    return _compared(analysis, plan, lambda: analysis.backend.trace_cut(analysis, plan))
+
+
+def check_cut(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph]) -> None:
+    """Make sure that a cut network does what its plan implies.
+
+    Args:
+        analysis: The original.
+        plan: What was kept.
+        traced: Gives the trace of the network as it was cut.
+
+    Raises:
+        CutError: It does not; the message says where.
+    """
+    mismatch = _compared(analysis, plan, traced)
+    if mismatch is not None:
+        op = analysis.graph.all_ops[mismatch.position]
+        place = f"{op.scope or 'the model'}{f' ({op.where})' if op.where else ''}"
+        raise CutError(
+            f"a cut network must compute the shapes its plan implies, but in {place} {mismatch.text}; "
+            "ignore that layer, or analyse with probe=True"
+        )
+
+
+def _compared(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph]) -> Mismatch | None:
     try:
-        cut = analysis.backend.trace_cut(analysis, plan)
+        cut = traced()
     except CutError as error:
         if error.position is None:
             raise

@@ -7,7 +7,7 @@ from typing import Any
 from prunekit.core.errors import PlanError
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["attach_plan", "find_plan", "plan_of"]
+__all__ = ["attach_plan", "find_plan", "hand_on_plan", "plan_of"]
 
 _ATTRIBUTE = "_prunekit_plan"
 
@@ -21,6 +21,16 @@ def find_plan(model: Any) -> PruningPlan | None:
     """The plan that a network was cut by, or None for a network that was not."""
     plan = getattr(model, _ATTRIBUTE, None)
     return plan if isinstance(plan, PruningPlan) else None
+
+
+def hand_on_plan(model: Any, small: Any, plan: PruningPlan) -> None:
+    """Let a network that was cut from another carry the plan that cuts it from the first original.
+
+    Raises:
+        PlanError: The plans of the two cuts do not go together.
+    """
+    before = find_plan(model)
+    attach_plan(small, plan if before is None else before.compose(plan))
 
 
 def plan_of(model: Any) -> PruningPlan:

@@ -47,7 +47,8 @@ class Face:
             example: One input such as ``(N, C, H, W)``, a tuple of inputs, or a dict of keyword inputs.
             ignore: Name patterns of layers whose outputs must stay.
             attention: ``"heads"`` or ``"head_dim"``: which axis is cut where channels are split into heads.
-            grouped: ``"within"`` or ``"whole"``: whether grouped convolutions lose channels of every group, or groups.
+            grouped: ``"within"`` or ``"whole"``: whether grouped convolutions lose channels of every group, or groups;
+                transposed ones always lose channels.
 
         Returns:
             An object that prints as text and gives plain data by ``to_dict()``.

@@ -50,7 +50,8 @@ def prune(
         min_channels: Fewest channels a group keeps.
         ignore: Name patterns of layers whose outputs stay.
         attention: Where channels are split into heads, cut ``"heads"`` or ``"head_dim"``.
-        grouped: Cut grouped convolutions ``"within"`` their groups or by ``"whole"`` groups.
+        grouped: Cut grouped convolutions ``"within"`` their groups or by ``"whole"`` groups; transposed ones are
+            always cut within.
         data: Loader of ``(inputs, targets)`` batches, for importance from gradients or activations.
         seed: Of random scores.
 

@@ -103,7 +103,8 @@ class Zoo:
         """Shape of an example input, e.g. ``(1, 3, 32, 32)``; ``in_channels`` and ``image_size`` count.
 
         Raises:
-            InputError: The name is unknown, or is a function of the user's own, whose input only he knows.
+            InputError: The name is unknown, its network takes no images, or it is a function of the user's own, whose
+                input only he knows.
         """
         library, inner = self._look_up(name)
         if library is not None:
@@ -117,7 +118,7 @@ class Zoo:
             )
         side = options.get("image_size", options.get("img_size"))
         if side is not None:
-            height = width = int(side)
+            height, width = map(int, side if isinstance(side, (tuple, list)) else (side, side))
         return (1, int(options.get("in_channels", options.get("in_chans", channels))), height, width)
 
     def default_example(self, name: str, seed: int = 0, **options: Any) -> Any:

@@ -327,6 +327,29 @@ def test_verify(backend: str) -> None:
     data = json.loads(call(*options, "--json"))
     assert data["status"] == "exact" and data["error"] < 1e-5 and data["frozen_share"] < 0.01
     assert "ratio must lie in (0, 1), got 1.5" in flat(call(*options, "--ratio", "1.5", code=2))
+    assert "grouped must be 'within' or 'whole', got 'some'" in flat(call(*options, "--grouped", "some", code=1))
+    assert f"a mode must be one that {backend} has, got 'fast'" in flat(call(*options, "--mode", "fast", code=2))
+
+
+def test_verify_in_one_mode() -> None:
+    pytest.importorskip("mindspore")
+    for modes in (["graph"], ["pynative", "graph"]):
+        given = [part for mode in modes for part in ("--mode", mode)]
+        options = ["verify", "lenet5", "--seeds", "1", "--backend", "mindspore", "--json", *given]
+        result = CliRunner().invoke(app, options)
+        # MindSpore may have something to say first
+        data = json.loads(result.output[result.output.index("\n{") if result.output[0] != "{" else 0 :])
+        assert data["modes"] == modes and data["status"] == "exact"
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_whole_groups_on_the_command_line(command: str) -> None:
+    groups = {}
+    for grouped in ("within", "whole"):
+        data = json.loads(call(command, "torchvision:regnet_x_400mf", "--grouped", grouped, "--json"))
+        groups[grouped] = [g["width"] for g in data["groups"]] if command == "inspect" else data["lost"]
+        assert command == "inspect" or data["status"] == "exact"
+    assert groups["within"] != groups["whole"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

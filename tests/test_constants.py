@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.backend import Backend
 from prunekit.core.constants import solved
+from prunekit.core.errors import CutError
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
 from prunekit.core.registry import get_backend
@@ -224,6 +226,18 @@ def test_rewritten_modules_are_pickled_as_their_own_class_and_the_places_in_it()
     for other in (pickle.loads(pickle.dumps(small)), nn.DataParallel(small)):
         torch.testing.assert_close(other(x), small(x))
     assert type(pickle.loads(pickle.dumps(small))) is type(small) and isinstance(small, Numbered)
+
+
+@pytest.mark.parametrize("framework", BOTH)
+def test_a_cut_that_a_number_does_not_allow_is_refused_with_its_line(framework: str) -> None:
+    backend = get_backend(framework)
+    model, example = build(backend, "numbered")
+    analysis = analyse(backend, model, example, probe=False)
+    plan = PruningPlan.of(analysis.coupling, {"second": range(4)})
+    with pytest.raises(CutError, match=r"but in the model \(.*test_constants.py:\d+\).*ignore that layer") as caught:
+        backend.apply(analysis, plan)
+    line = Path(__file__).read_text().splitlines()[int(re.findall(r"py:(\d+)\)", str(caught.value))[0]) - 1]
+    assert "-1, 10" in line
 
 
 @pytest.mark.parametrize("framework", BOTH)

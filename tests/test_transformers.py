@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +181,15 @@ def test_an_even_cut_is_saved_and_loaded_by_the_library(name: str, tmp_path: Pat
     for found, wanted in zip(BACKEND.outputs(small, analysis.example), expected, strict=True):
         assert relative_error(found, wanted) < 1e-5
     check_reload(small, analysis.example, tmp_path)
+
+
+def test_a_slow_machine_finds_the_same_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "LlamaForCausalLM"
+    analysis = analysed(name)
+    hours = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(hours))
+    small = BACKEND.apply(analysis, even_plan(analysis, lambda _: 0.5))
+    assert changed(analysis.model.config, small.config) == EXPECTED[name]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from prunekit.backend_torch._torchvision import import_torchvision
-from prunekit.backend_torch.zoo import build_model, default_input, list_models
+from prunekit.backend_torch.zoo import build_model, default_example, default_input, list_models
 from prunekit.core.errors import InputError
 
 
@@ -134,6 +134,41 @@ def test_a_model_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_wrong_names(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_model(name, **options)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_inputs_of_transformers() -> None:
+    for name in ("vit", "ViTForImageClassification"):
+        assert default_input(f"transformers:{name}") == (1, 3, 224, 224)
+    assert default_input("transformers:vit", image_size=(32, 48)) == (1, 3, 32, 48)
+    assert default_input("transformers:yolos") == (1, 3, 512, 864)
+    example = default_example("transformers:yolos", image_size=[16, 32], num_channels=1)
+    assert {name: t.shape for name, t in example.items()} == {"pixel_values": (1, 1, 16, 32)}
+    tokens = default_example("transformers:t5", vocab_size=3)
+    assert tokens.keys() == {"input_ids", "attention_mask", "decoder_input_ids"} and tokens["input_ids"].max() < 3
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_what_transformers_cannot_do_is_named() -> None:
+    with pytest.raises(InputError, match="must be that of an image, got transformers:bert, which takes no images"):
+        default_input("transformers:bert")
+    with pytest.raises(InputError, match="must be an image or tokens, got transformers:clip, whose CLIPConfig tells"):
+        default_example("transformers:clip")
+    with pytest.raises(InputError, match=r"must be the name of a class.*got 'berd'; did you mean 'bert'"):
+        build_model("transformers:berd")
+    with pytest.raises(InputError, match="entries of BertConfig, got 'hidden_sise'; did you mean 'hidden_size'"):
+        build_model("transformers:bert", hidden_sise=12)
+    with pytest.raises(InputError, match=r"build, got 'bert': ValueError: The hidden size \(10\) is not a multiple"):
+        build_model("transformers:bert", hidden_size=10, num_hidden_layers=1)
+
+
+def test_inputs_of_torchvision() -> None:
+    assert default_example("torchvision:r3d_18").shape == (1, 3, 16, 112, 112)
+    assert default_example("torchvision:s3d").shape == (1, 3, 16, 224, 224)
+    (images,) = default_example("torchvision:ssdlite320_mobilenet_v3_large")
+    assert [i.shape for i in images] == [(3, 320, 320)]
+    assert [i.shape for i in default_example("torchvision:raft_small")] == [(1, 3, 128, 128)] * 2
+    assert default_example("torchvision:resnet18") is None
 
 
 def test_torchvision_comes_in_either_order() -> None:

@@ -1,4 +1,4 @@
-"""Models by name: prunekit's own, those of torchvision and timm, and the user's."""
+"""Models by name: prunekit's own, those of torchvision, timm and transformers, and the user's."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def couple(
         attention: Which axis is cut where channels are split into heads: ``"heads"`` (whole
             heads) or ``"head_dim"`` (the same positions in every head).
         grouped: How grouped convolutions are cut: ``"within"`` their groups (the same positions in
-            every group), or by ``"whole"`` groups.
+            every group), or by ``"whole"`` groups; transposed ones are always cut within.
         ignore: Name patterns (``"layer4.*"``) of layers whose outputs must stay.
         frozen_ops: By position in ``graph.all_ops``, the ops whose channels must stay.
         ties: Axes to be cut alike, although nothing in the graph says so.
