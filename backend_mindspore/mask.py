@@ -131,7 +131,11 @@ def _compressed(analysis: Analysis, plan: PruningPlan) -> Iterator[None]:
     """What takes statistics over channels sees the kept ones alone, where the plan drops some."""
     coupling = analysis.coupling
     alive = coupling.kept_roots(plan)
-    marked = [op for k, op in enumerate(analysis.graph.ops) if k in coupling.compress and _loses(coupling, alive, op)]
+    marked = [
+        op
+        for k, op in enumerate(analysis.graph.ops)
+        if k in coupling.compress and any(coupling.left_over(alive, tensor) for tensor in op.inputs)
+    ]
     by_op = ms.get_context("mode") == ms.PYNATIVE_MODE and all("step" in op.attrs for op in marked)
     with _op_by_op(analysis, alive, marked) if by_op and Dispatch is not None else _norms(analysis, alive, marked):
         yield
@@ -181,7 +185,7 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
             )
         left = list(op.inputs)
         narrowed = self._narrowed(args, op, left)
-        if any(self._kept(tensor) for tensor in left):
+        if any(self.coupling.left_over(self.alive, tensor) for tensor in left):
             raise InputError(
                 f"a masked network must find the inputs of its ops by their shapes, got {op.raw} in "
                 f"{op.scope or 'its own code'} with {_shapes(args)}; run it on inputs of the shape it was traced "
@@ -202,12 +206,12 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         n, shape = len(value), self.coupling.graph.tensors[op.inputs[0]].shape
         numbers = n and all(type(v) is int for v in value)
         if op.kind == "layer_norm" and numbers and tuple(value) == shape[-n:]:  # what it norms over
-            kept = self._kept(op.inputs[0])
+            kept = self.coupling.left_over(self.alive, op.inputs[0])
             return type(value)(len(kept.get(len(shape) - n + k, range(length))) for k, length in enumerate(value))
         return type(value)(self._narrowed(v, op, left) for v in value)
 
     def _gathered(self, value: Tensor, left: list[int]) -> Tensor:
-        shape, kept = self.coupling.graph.tensors[left[0]].shape, self._kept(left[0])
+        shape, kept = self.coupling.graph.tensors[left[0]].shape, self.coupling.left_over(self.alive, left[0])
         rank = len(shape)
         as_it_is = range(rank)
         flipped = (*range(rank - 2), rank - 1, rank - 2) if rank > 1 else as_it_is  # a product's flag became a permute
@@ -220,18 +224,10 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         return value
 
     def _widened(self, small: Tensor, tensor: int) -> Tensor:
-        for axis, kept in self._kept(tensor).items():
+        for axis, kept in self.coupling.left_over(self.alive, tensor).items():
             size = self.coupling.graph.tensors[tensor].shape[axis]
             small = _Kept(axis, kept, size).widened(small)
         return small
-
-    def _kept(self, tensor: int) -> dict[int, np.ndarray]:
-        labels = self.coupling.labels.get(tensor, ())
-        return {
-            axis: np.flatnonzero(self.alive[array])
-            for axis, array in enumerate(labels)
-            if array is not None and not self.alive[array].all()
-        }
 
 
 def _fits(found: Sequence[int], shape: Sequence[int], place: Sequence[int], kept: Mapping[int, Any]) -> bool:
@@ -298,11 +294,3 @@ def _exchange(net: nn.Cell, old: nn.Cell, new: nn.Cell) -> None:
         if isinstance(parent, nn.SequentialCell):
             parent.cell_list = list(parent._cells.values())
     clear_caches(net)
-
-
-def _loses(coupling: Coupling, alive: np.ndarray, op: Op) -> bool:
-    return any(
-        labels is not None and not alive[labels].all()
-        for tensor in op.inputs
-        for labels in coupling.labels.get(tensor, ())
-    )

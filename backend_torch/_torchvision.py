@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from prunekit.core._optional import import_optional
 from prunekit.core.errors import MissingDependencyError
 
 __all__ = ["import_torchvision"]
@@ -27,14 +28,7 @@ def import_torchvision() -> Any:
         MissingDependencyError: torchvision is not installed, or does not work with the installed torch.
     """
     try:
-        return importlib.import_module("torchvision")
-    except ModuleNotFoundError as error:
-        if error.name != "torchvision":
-            raise
-        raise MissingDependencyError(
-            "torchvision's models and image transforms need torchvision, which is not installed; "
-            "run `pip install prunekit[torch]`"
-        ) from error
+        return import_optional("torchvision", "torchvision's models and image transforms", "prunekit[torch]")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise MissingDependencyError(f"torchvision must fit torch {torch.__version__}, got {error}") from error

@@ -156,12 +156,7 @@ class _Compress(TorchDispatchMode):
         return result
 
     def _kept(self, tensor: int) -> dict[int, torch.Tensor]:
-        labels = self.coupling.labels.get(tensor, ())
-        return {
-            axis: torch.as_tensor(np.flatnonzero(self.alive[array]))
-            for axis, array in enumerate(labels)
-            if array is not None and not self.alive[array].all()
-        }
+        return {axis: torch.as_tensor(kept) for axis, kept in self.coupling.left_over(self.alive, tensor).items()}
 
 
 def _renormalised(func: Any, args: Any, kwargs: Any, n: int) -> tuple[Any, Any]:

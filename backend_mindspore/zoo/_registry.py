@@ -11,7 +11,8 @@ from mindspore import nn
 from prunekit.backend_mindspore._mindir import first_lines
 from prunekit.backend_mindspore.zoo import lenet, mobilenet, resnet, resnet_cifar, vgg
 from prunekit.core._names import nearest
-from prunekit.core.errors import InputError, MissingDependencyError
+from prunekit.core._optional import import_optional
+from prunekit.core.errors import InputError
 from prunekit.core.zoo import Image, Library, ModelEntry, Zoo
 
 __all__ = ["ModelEntry", "build_model", "default_input", "list_models"]
@@ -80,14 +81,7 @@ def _mindcv_image(name: str) -> Image | None:
 
 
 def _import_mindcv() -> Any:
-    try:
-        return importlib.import_module("mindcv")
-    except ModuleNotFoundError as error:
-        if error.name != "mindcv":
-            raise
-        raise MissingDependencyError(
-            "models mindcv:NAME need mindcv, which is not installed; run `pip install mindcv`"
-        ) from error
+    return import_optional("mindcv", "models mindcv:NAME", "mindcv")
 
 
 _ZOO = Zoo(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from torch import nn
 
 from prunekit.backend_torch._torchvision import import_torchvision
 from prunekit.core._names import nearest
-from prunekit.core.errors import InputError, MissingDependencyError
+from prunekit.core._optional import import_optional
+from prunekit.core.errors import InputError
 from prunekit.core.zoo import Image
 
 __all__ = ["build_timm", "timm_image"]
@@ -37,12 +37,5 @@ def timm_image(name: str) -> Image | None:
 
 
 def _import_timm() -> Any:
-    try:
-        import_torchvision()  # timm imports it, and must find one that works
-        return importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise MissingDependencyError(
-            "models timm:NAME need timm, which is not installed; run `pip install timm`"
-        ) from error
+    import_torchvision()  # timm imports it, and must find one that works
+    return import_optional("timm", "models timm:NAME", "timm")

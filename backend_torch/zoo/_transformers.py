@@ -12,6 +12,7 @@ from torch import nn
 
 from prunekit.backend_torch._torchvision import import_torchvision
 from prunekit.core._names import nearest
+from prunekit.core._optional import import_optional
 from prunekit.core.errors import InputError, MissingDependencyError
 from prunekit.core.zoo import Image
 
@@ -124,11 +125,4 @@ def _made(name: str, make: Callable[[], Any]) -> Any:
 def _library() -> Any:
     with contextlib.suppress(MissingDependencyError):  # most of its networks do without
         import_torchvision()  # transformers imports it, and must find one that works
-    try:
-        return importlib.import_module("transformers")
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise MissingDependencyError(
-            "models transformers:NAME need transformers, which is not installed; run `pip install transformers`"
-        ) from error
+    return import_optional("transformers", "models transformers:NAME", "transformers")

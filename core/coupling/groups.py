@@ -246,3 +246,16 @@ class Coupling:
             mine = np.flatnonzero(group_of == position)
             alive[mine] = keep[unit_of[mine]]
         return alive
+
+    def left_over(self, alive: NDArray[np.bool_], tensor: int) -> dict[int, NDArray[np.intp]]:
+        """Indices that stay, for each axis of a tensor that loses some.
+
+        Args:
+            alive: What :meth:`kept_roots` gives.
+            tensor: Its number in the graph.
+        """
+        return {
+            axis: np.flatnonzero(alive[labels])
+            for axis, labels in enumerate(self.labels.get(tensor, ()))
+            if labels is not None and not alive[labels].all()
+        }
