@@ -75,7 +75,11 @@ def precise(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:
     def double(value: torch.Tensor) -> torch.Tensor:
         return value.double() if value.is_floating_point() else value
 
-    return deep_copy(model).double(), map_tensors(double, example)
+    memo: dict[int, Any] = {}  # converted one by one: a copy that is converted as a whole takes half as much again
+    for tensor in (*model.parameters(), *model.buffers()):
+        other = tensor.detach().to(torch.float64 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        memo[id(tensor)] = nn.Parameter(other, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else other
+    return deep_copy(model, memo).double(), map_tensors(double, example)
 
 
 def evaluate(model: nn.Module, loader: Iterable[Any]) -> dict[str, float]:

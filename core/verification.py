@@ -147,13 +147,13 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
     lost, seconds, changed = [], [], False
     for seed in range(seeds):
         plan = random_plan(analysis, 1 - ratio, seed)
+        with _in_mode(backend, usual), backend.masked(analysis, plan):
+            expected = backend.outputs(model, example)
         begin = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfigWarning)  # cut at random it need not describe itself
             small = backend.apply(analysis, plan)
         seconds.append(time.perf_counter() - begin)
-        with _in_mode(backend, usual), backend.masked(analysis, plan):
-            expected = backend.outputs(model, example)
         for mode, so_far in errors.items():
             with _in_mode(backend, mode):
                 found = backend.outputs(small, example)
@@ -164,6 +164,7 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
         changed |= [a.shape for a in expected] != [a.shape for a in whole] or _largest_error(expected, whole) > _BLIND
         left = sum(a.size for a in backend.get_state(small, copy=False).values())
         lost.append(1 - left / sum(a.size for a in backend.get_state(model, copy=False).values()))
+        del small  # before the next one is made
     result = replace(result, lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
     return _judged(result, analysis, {mode: float(np.max(found)) for mode, found in errors.items()}, changed)
 
@@ -214,7 +215,7 @@ def randomised(analysis: Analysis, seed: int = 0) -> Any:
     backend, model = analysis.backend, analysis.backend.clone(analysis.model)
     rng = np.random.default_rng(seed)
     learned = {t.name for t in analysis.graph.tensors if t.role == "parameter"}
-    state = backend.get_state(model)
+    state = backend.get_state(model, copy=False)
     for name, values in state.items():
         if values.dtype.kind != "f" or values.size < 2:
             continue
