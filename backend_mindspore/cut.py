@@ -208,6 +208,15 @@ def _conv_transposed(cell: Any) -> None:
     )  # fmt: skip
 
 
+def _conv3d_transposed(cell: Any) -> None:
+    cell.in_channels, cell.out_channels, cell.group = _widths(cell, cell.group, True)
+    cell.conv3d_transpose = ops.Conv3DTranspose(
+        in_channel=cell.in_channels, out_channel=cell.out_channels, kernel_size=cell.kernel_size, mode=1,
+        pad_mode=cell.pad_mode, pad=cell.padding, stride=cell.stride, dilation=cell.dilation, group=cell.group,
+        output_padding=cell.output_padding, data_format=cell.data_format,
+    )  # fmt: skip
+
+
 def _mint_conv(cell: Any) -> None:
     transposed = bool(getattr(cell, "transposed", False))
     cell.in_channels, cell.out_channels, cell.groups = _widths(cell, cell.groups, transposed)
@@ -243,7 +252,8 @@ _UPDATES: tuple[tuple[Any, Callable[[Any], None]], ...] = (
     (nn.Conv2d, _conv),
     (nn.Conv1d, _conv1d),
     (nn.Conv3d, _conv3d),
-    (nn.Conv2dTranspose, _conv_transposed),
+    ((nn.Conv1dTranspose, nn.Conv2dTranspose), _conv_transposed),
+    (nn.Conv3dTranspose, _conv3d_transposed),
     (_MINT_CONVS, _mint_conv),
     (nn.Dense, _dense),
     (mint.nn.Linear, _linear),

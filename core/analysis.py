@@ -70,7 +70,8 @@ def analyse(
         model: A network; it is not changed.
         example: One input, a tuple of positional inputs, or a dict of keyword inputs.
         attention: Which axis is cut where channels are split into heads.
-        grouped: Whether grouped convolutions are cut ``"within"`` their groups or by ``"whole"`` groups.
+        grouped: Whether grouped convolutions are cut ``"within"`` their groups or by ``"whole"`` groups;
+            transposed ones always within.
         ignore: Name patterns of layers whose outputs must stay.
         probe: Try a cut of every group without weights. Where a number in the model's own code
             (``x.view(n, 64)``) stands in the way, the channels that meet it are frozen.

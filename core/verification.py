@@ -101,7 +101,7 @@ def verify(
         ratio: Share of every group's channels to remove, in (0, 1).
         seeds: Number of random cuts.
         attention: ``"heads"`` or ``"head_dim"``.
-        grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut.
+        grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut; transposed ones always within.
         ignore: Name patterns of layers whose outputs must stay.
         modes: Ways in which the cut network is run (:attr:`Backend.modes`); by default all.
 
@@ -110,7 +110,8 @@ def verify(
         analysed or cut otherwise is ``"failed"``; both with the message.
 
     Raises:
-        InputError: ``ratio`` or ``seeds`` is out of range, or the framework lacks a mode.
+        InputError: ``ratio`` or ``seeds`` is out of range, a policy is unknown, a pattern of ``ignore`` matches no
+            layer, or the framework lacks a mode.
     """
     if not 0 < ratio < 1:
         raise InputError(f"ratio must lie in (0, 1), got {ratio:g}; use 0.3 to remove 30% of every group")
@@ -130,6 +131,8 @@ def verify(
         if not analysis.groups:
             return replace(result, status="frozen", error=0.0)
         return _compared(result, analysis, ratio, seeds)
+    except InputError:  # a mistake in what was asked for says nothing of the network
+        raise
     except TraceError as error:
         return replace(result, status="refused", message=str(error))
     except PrunekitError as error:
@@ -138,11 +141,10 @@ def verify(
 
 def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int) -> Verification:
     backend = analysis.backend
-    model, example = backend.precise(randomised(analysis), analysis.example)
-    analysis = replace(analysis, model=model, example=example)
     usual = backend.modes[0] if backend.modes else ""  # a mask may need ops that run one by one
     with _in_mode(backend, usual):
-        whole = backend.outputs(model, example)
+        model, example, whole = _precise(backend, randomised(analysis), analysis.example)
+    analysis = replace(analysis, model=model, example=example)
     errors: dict[str, list[float]] = {mode: [] for mode in result.modes or ("",)}
     lost, seconds, changed = [], [], False
     for seed in range(seeds):
@@ -167,6 +169,15 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
         del small  # before the next one is made
     result = replace(result, lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
     return _judged(result, analysis, {mode: float(np.max(found)) for mode, found in errors.items()}, changed)
+
+
+def _precise(backend: Backend, model: Any, example: Any) -> tuple[Any, Any, list[Any]]:
+    """A network and its example with as little rounding as they run with, and its outputs."""
+    exact, doubled = backend.precise(model, example)
+    try:
+        return exact, doubled, backend.outputs(exact, doubled)
+    except Exception:  # code that makes tensors of one precision itself
+        return model, example, backend.outputs(model, example)
 
 
 def _judged(result: Verification, analysis: Analysis, errors: Mapping[str, float], changed: bool) -> Verification:
