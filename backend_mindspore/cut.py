@@ -11,12 +11,12 @@ from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import owners
-from prunekit.backend_mindspore._running import deviation, ordered
+from prunekit.backend_mindspore._running import followed, ordered
 from prunekit.backend_mindspore.state import to_array
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis
 from prunekit.core.carried import attach_plan, find_plan
-from prunekit.core.coupling.verify import compare
+from prunekit.core.coupling.verify import Mismatch, compare
 from prunekit.core.errors import CutError, TraceError
 from prunekit.core.graph import Graph
 from prunekit.core.numbers import set_number, whole_numbers
@@ -37,7 +37,10 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Ce
 
 
 def _check(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> None:
-    mismatch = compare(analysis.coupling, plan, _trace_small(analysis, small))
+    run = followed(analysis, plan, small)
+    mismatch = Mismatch(run.position, run.text) if run.text and run.position is not None else None
+    if mismatch is None and not (analysis.probed and run.whole):  # compiling takes many times as long
+        mismatch = compare(analysis.coupling, plan, _trace_small(analysis, small))
     if mismatch is not None:
         op = analysis.graph.all_ops[mismatch.position]
         raise CutError(
@@ -68,9 +71,9 @@ def adopt(net: nn.Cell, small: nn.Cell) -> None:
 def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
     """Trace of the network as the plan would cut it."""
     small = _smaller(analysis, plan)
-    found = deviation(analysis, plan, small)
-    if found is not None:
-        raise CutError(found[1], found[0])
+    run = followed(analysis, plan, small)
+    if run.text:
+        raise CutError(run.text, run.position)
     return _trace_small(analysis, small)
 
 

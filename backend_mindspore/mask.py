@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from prunekit.backend_mindspore._aligning import plain
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import is_statistic, parameters
-from prunekit.backend_mindspore._running import Dispatch, plain
+from prunekit.backend_mindspore._running import Dispatch
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core.analysis import Analysis
 from prunekit.core.coupling.groups import Coupling
@@ -131,7 +133,10 @@ def _compressed(analysis: Analysis, plan: PruningPlan) -> Iterator[None]:
     """What takes statistics over channels sees the kept ones alone, where the plan drops some."""
     coupling = analysis.coupling
     alive = coupling.kept_roots(plan)
-    marked = [op for k, op in enumerate(analysis.graph.ops) if k in coupling.compress and _loses(coupling, alive, op)]
+    marked = [
+        op for k, op in enumerate(analysis.graph.ops)
+        if (k in coupling.compress and _loses(coupling, alive, op)) or _share(coupling, alive, op) < 1
+    ]  # fmt: skip
     by_op = ms.get_context("mode") == ms.PYNATIVE_MODE and all("step" in op.attrs for op in marked)
     with _op_by_op(analysis, alive, marked) if by_op and Dispatch is not None else _norms(analysis, alive, marked):
         yield
@@ -161,7 +166,7 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
 
     def __init__(self, coupling: Coupling, alive: np.ndarray, marked: Sequence[Op]) -> None:
         self.coupling, self.alive = coupling, alive
-        self.marked = {op.attrs["step"]: op for op in marked}
+        self.marked = {number: op for op in marked for number in (op.attrs["step"], *op.attrs["again"])}
         self.next: int | None = None
 
     def count_from(self, number: int | None) -> None:
@@ -179,15 +184,39 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
                 "call it in inference mode, after set_train(False)"
             )
         self.next = None  # what follows is no op of the network's
+        result = self._run(func, args, kwargs or {}, op)
+        self.next = number + 1
+        return result
+
+    def _run(self, func: Any, args: Any, kwargs: Any, op: Op) -> Any:
+        share = _share(self.coupling, self.alive, op)
+        if share < 1:
+            return func(*args, **kwargs) / share
+        if op.kind == "conv":  # it knows its widths, and to add nothing is to leave out
+            return func(*self._emptied(args, op), **kwargs)
         left = list(op.inputs)
         narrowed = self._narrowed(args, op, left)
         if any(self._kept(tensor) for tensor in left):
             raise InputError(f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}")
-        result = func(*narrowed, **(kwargs or {}))
+        result = func(*narrowed, **kwargs)
         many = isinstance(result, (tuple, list))
         widened = self._widened(result[0] if many else result, op.outputs[0])
-        self.next = number + 1
         return type(result)((widened, *result[1:])) if many else widened
+
+    def _emptied(self, value: Any, op: Op) -> Any:
+        """A layer's arguments with zeros in what it sums over and is not kept."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._emptied(v, op) for v in value)
+        x = op.inputs[0]
+        whole = isinstance(value, Tensor) and tuple(value.shape) == self.coupling.graph.tensors[x].shape
+        return self._zeroed(value, x) if whole else value
+
+    def _zeroed(self, value: Tensor, tensor: int) -> Tensor:
+        for axis, kept in self._kept(tensor).items():
+            mask = np.zeros([n if a == axis else 1 for a, n in enumerate(value.shape)], np.float32)
+            np.moveaxis(mask, axis, 0)[kept] = 1
+            value = value * Tensor(mask, value.dtype)
+        return value
 
     def _narrowed(self, value: Any, op: Op, left: list[int]) -> Any:
         """Arguments with the kept channels; tensors among them are the op's inputs, in their order."""
@@ -280,6 +309,15 @@ def _exchange(net: nn.Cell, old: nn.Cell, new: nn.Cell) -> None:
         if isinstance(parent, nn.SequentialCell):
             parent.cell_list = list(parent._cells.values())
     clear_caches(net)
+
+
+def _share(coupling: Coupling, alive: np.ndarray, op: Op) -> float:
+    """Where a sum is divided by the count of what it sums: the share of these that is kept; else 1."""
+    if "share" not in op.attrs:
+        return 1.0
+    tensor, axes = op.attrs["share"]
+    labels = coupling.labels.get(tensor, ())
+    return prod(float(alive[labels[a]].mean()) for a in axes if a < len(labels) and labels[a] is not None)
 
 
 def _loses(coupling: Coupling, alive: np.ndarray, op: Op) -> bool:

@@ -35,12 +35,14 @@ class Analysis:
         model: The user's model, untouched.
         example: The example input it was traced with.
         coupling: Its channel groups.
+        probed: Whether a cut of every group was tried.
     """
 
     backend: Backend
     model: Any
     example: Any
     coupling: Coupling = field(repr=False)
+    probed: bool = False
 
     @property
     def graph(self) -> Graph:
@@ -106,7 +108,7 @@ def analyse(
         frozen |= {k: Freeze(reason, whole=k in frozen or graph.all_ops[k].kind not in LAYERS) for k in fresh}
         coupling = replace(coupled(coupling.ties), attributes=coupling.attributes)
         mismatch = run(coupling)
-    return Analysis(backend, model, example, coupling)
+    return Analysis(backend, model, example, coupling, probe)
 
 
 def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:

@@ -86,6 +86,7 @@ def verify(
     grouped: str = "within",
     ignore: Sequence[str] = (),
     modes: Sequence[str] | None = None,
+    mode_seeds: int | None = None,
 ) -> Verification:
     """Cut a network at random, mask it alike, and compare all that both give.
 
@@ -103,6 +104,7 @@ def verify(
         grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut.
         ignore: Name patterns of layers whose outputs must stay.
         modes: Ways in which the cut network is run (:attr:`Backend.modes`); by default all.
+        mode_seeds: How many of the cuts are run in all of these, the rest in the first alone; by default all.
 
     Returns:
         What was found. A network that cannot be analysed or cut is ``"failed"``, with the message.
@@ -114,6 +116,8 @@ def verify(
         raise InputError(f"ratio must lie in (0, 1), got {ratio:g}; use 0.3 to remove 30% of every group")
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}; 3 is usual")
+    if mode_seeds is not None and mode_seeds < 1:
+        raise InputError(f"mode_seeds must be at least 1, got {mode_seeds}; leave it out to run every cut in all modes")
     modes = tuple(backend.modes if modes is None else modes)
     for mode in set(modes) - set(backend.modes):
         known = ", ".join(backend.modes) or "no mode at all"
@@ -125,14 +129,14 @@ def verify(
         result = replace(_described(result, analysis.coupling), analysis_seconds=time.perf_counter() - begin)
         if not analysis.groups:
             return replace(result, status="frozen", error=0.0)
-        return _compared(result, analysis, ratio, seeds)
+        return _compared(result, analysis, ratio, seeds, seeds if mode_seeds is None else mode_seeds)
     except TraceError as error:
         return replace(result, status="refused", message=str(error))
     except PrunekitError as error:
         return replace(result, message=str(error))
 
 
-def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int) -> Verification:
+def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int, mode_seeds: int) -> Verification:
     backend = analysis.backend
     model, example = backend.precise(randomised(analysis), analysis.example)
     analysis = replace(analysis, model=model, example=example)
@@ -147,7 +151,7 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
         seconds.append(time.perf_counter() - begin)
         with backend.masked(analysis, plan):
             expected = backend.outputs(model, example)
-        for mode in result.modes or ("",):
+        for mode in result.modes[: None if seed < mode_seeds else 1] or ("",):
             with backend.in_mode(mode):
                 found = backend.outputs(small, example)
             if [a.shape for a in found] != [a.shape for a in expected]:

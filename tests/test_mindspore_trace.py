@@ -95,6 +95,26 @@ class Positions(Body):
         return x / (1 + self.length(x)) * self.tables[1]
 
 
+class Standardised(nn.Conv2d):
+    """A variance divides by a count, and the mean is computed twice."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        w = self.weight
+        mean = w.mean((1, 2, 3), keep_dims=True)
+        w = (w - mean) / ops.sqrt(w.var((1, 2, 3), keepdims=True) + 1e-5)
+        return self.conv2d(x, w)
+
+
+class Weights(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = Standardised(12, 12, 1, has_bias=False, weight_init="normal")
+        self.two = nn.SequentialCell(nn.ReLU(), Standardised(12, 12, 1, has_bias=False, weight_init="normal"))
+
+    def body(self, x: Tensor) -> Tensor:
+        return x + self.two(self.one(x))
+
+
 class Absorbs(Body):
     def body(self, x: Tensor) -> Tensor:
         x = x.reshape((x.shape[0] * 12, -1))  # takes any width, and gives another shape
@@ -153,7 +173,7 @@ def check(analysis: Analysis) -> None:
         assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions])
+@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions, Weights])
 def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
     analysis = look(kind())
     assert any(m.name == "first.weight" for g in analysis.groups for m in g.members)
@@ -197,6 +217,17 @@ def test_ops_have_their_own_cell_and_line_where_instances_share_code() -> None:
     assert places("Exp") == [("one", "inner"), ("two.0", "inner")]
     assert places("Reshape") == [("one", "inner"), ("two.0", "inner")]
     assert places("ReLU") == [("two.1", "")]  # the line that calls a sequence is no place in it
+
+
+@pytest.mark.skipif(_running.Dispatch is None, reason="this MindSpore tells of no ops as they run")
+def test_every_op_is_found_where_the_compiler_orders_them_anew() -> None:
+    graph = BACKEND.trace(Weights(), image())
+    assert all("step" in op.attrs for op in graph.ops)
+    for op in graph.ops:
+        (owner, *others) = {graph.tensors[t].name.rpartition(".")[0] for t in op.inputs if graph.tensors[t].name} or [
+            ""
+        ]
+        assert not others and owner in (op.scope, "")
 
 
 @pytest.mark.skipif(_running.Dispatch is None, reason="this MindSpore tells of no ops as they run")
