@@ -6,6 +6,8 @@ The compiler tells neither: it reads the code of a class once, whatever the inst
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -245,8 +247,22 @@ def _dispatching(scopes: _Scopes, see: Callable[[Step], None], made: _Made | Non
 def _at_once() -> Iterator[None]:
     """Within the context an op fails when it is called, not some ops later: else they run behind."""
     before = ms.get_context("pynative_synchronize")
-    ms.set_context(pynative_synchronize=True)
+    _synchronize(True)
     try:
         yield
     finally:
-        ms.set_context(pynative_synchronize=before)
+        _synchronize(before)
+
+
+def _synchronize(value: bool) -> None:
+    """Set it without MindSpore's advice to call what cannot be taken back, once for each run."""
+    logger = logging.getLogger(f"ME.mindspore.log.{os.getpid()}")  # MindSpore's own
+    logger.addFilter(_other_than_advice)
+    try:
+        ms.set_context(pynative_synchronize=value)
+    finally:
+        logger.removeFilter(_other_than_advice)
+
+
+def _other_than_advice(record: logging.LogRecord) -> bool:
+    return "pynative_synchronize" not in record.getMessage()

@@ -21,6 +21,7 @@ from prunekit.backend_mindspore.cut import adopt
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.errors import TraceError
 from prunekit.core.testing import random_plan, relative_error
+from prunekit.core.verification import verify
 
 BACKEND = MindSporeBackend()
 
@@ -274,3 +275,26 @@ def test_a_wrong_example_is_an_error_with_its_shape() -> None:
     wrong: Any = Tensor(np.zeros((2, 4, 16, 16), np.float32))
     with pytest.raises(TraceError, match=r"must compile for the example \(shapes \[\(2, 4, 16, 16\)\]\)"):
         BACKEND.trace(Mixed(), wrong)
+
+
+def test_a_network_that_does_not_compile_is_refused_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = verify(BACKEND, nn.SequentialCell(conv(3, 8, 3), conv(9, 4, 1)), image())
+    assert (found.status, found.error, found.holds) == ("refused", None, False)
+    assert "must compile for the example" in found.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_does_not_repeat_the_frameworks_advice(capfd: pytest.CaptureFixture[str]) -> None:
+    BACKEND.trace(Mixed(), Tensor(np.zeros((2, 3, 16, 16), np.float32)))
+    assert "pynative_synchronize" not in "".join(capfd.readouterr())
+
+
+def test_one_cut_may_be_run_in_all_modes_and_the_rest_in_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    in_mode = BACKEND.in_mode
+    monkeypatch.setattr(BACKEND, "in_mode", lambda mode: (ran.append(mode), in_mode(mode))[1])
+    found = verify(BACKEND, randomise(Halves()), image(), mode_seeds=1)
+    assert found.status == "exact" and ran == ["pynative", "graph", "pynative", "pynative"]
