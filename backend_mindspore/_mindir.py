@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +27,27 @@ def compiled(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
         executor, proto = _executor(), ModelProto()
         if executor is None:
             return _exported(net, inputs)
-        graph, _ = executor.compile(net, *inputs, phase="export.mindir", do_convert=False)
+        with _reports_elsewhere():
+            graph, _ = executor.compile(net, *inputs, phase="export.mindir", do_convert=False)
         proto.ParseFromString(executor._get_func_graph_proto(net, graph, "mind_ir"))
         return proto
     finally:
         # a later compile of a renamed or resized network would take the graph of this one
         clear_caches(net)
+
+
+@contextlib.contextmanager
+def _reports_elsewhere() -> Iterator[None]:
+    """Within the context the compiler does not write what it cannot compile into the working directory."""
+    if "MS_OM_PATH" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MS_OM_PATH"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["MS_OM_PATH"]
 
 
 def clear_caches(net: nn.Cell) -> None:

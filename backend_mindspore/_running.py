@@ -6,25 +6,30 @@ The compiler tells neither: it reads the code of a class once, whatever the inst
 from __future__ import annotations
 
 import contextlib
-import re
+import logging
+import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
+from prunekit.backend_mindspore._aligning import Step, numbers, plain, repeated
 from prunekit.backend_mindspore._batches import pynative
 from prunekit.backend_mindspore._mindir import first_lines, in_mode
-from prunekit.backend_mindspore.trace import positional
+from prunekit.backend_mindspore.trace import leaves, positional
 from prunekit.core.analysis import Analysis, cuttable
+from prunekit.core.coupling.propagate import LAYERS
 from prunekit.core.coupling.verify import implied_shape
-from prunekit.core.graph import Graph, Op
+from prunekit.core.graph import Graph
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["Dispatch", "deviation", "located", "ordered", "plain"]
+__all__ = ["Dispatch", "Followed", "followed", "located", "ordered"]
 
 try:
     from mindspore.utils.ms_dispatch import MsDispatchMode as Dispatch
@@ -33,17 +38,6 @@ except ImportError:  # MindSpore before 2.9
 
 _FRAMEWORK = str(Path(ms.__file__).parent)
 _LITERAL = frozenset(["reshape", "slice", "expand", "tile", "pad", "einsum", "opaque", "gather"])  # take lengths
-_SAME = re.compile(r"^(inplace|reduce)|(ext|view|v[23])+$")  # versions of an op that compute the same
-
-
-@dataclass(frozen=True)
-class _Step:
-    """An op that ran: its name, the innermost cell, the user's line and the shape of its first result."""
-
-    op: str
-    scope: str
-    where: str
-    shape: tuple[int, ...] | None
 
 
 class _Deviation(Exception):
@@ -53,29 +47,32 @@ class _Deviation(Exception):
 def located(graph: Graph, net: nn.Cell, example: Any) -> Graph:
     """The graph in the order in which the network runs, with cells and lines as they are then.
 
-    ``attrs["step"]`` of an op is its number in the run, ``attrs["compiled"]`` its place in the graph as it was. Ops
-    that only the compiler knows have no step and follow what they read.
+    ``attrs["step"]`` of an op is its number in the run, ``attrs["again"]`` those of steps that computed the same, and
+    ``attrs["compiled"]`` its place in the graph as it was. Ops that only the compiler knows have no step and follow
+    what they read.
     """
-    steps: list[_Step] = []
+    steps: list[Step] = []
+    made = _Made()
     try:
-        with _watched(net, steps.append):
-            net(*positional(net, example))
+        with _watched(net, steps.append, made):
+            answer = net(*positional(net, example))
     except Exception:  # it may be written for the compiler alone
         return graph
     if not steps:
         return graph
-    numbers = _numbers(graph, steps)
-    made: dict[int, int] = {}  # tensor → number of what runs when it is made
+    known = numbers(graph, steps, [made.of(t) for t in leaves(answer)])
+    twice = repeated(steps, known)
+    last: dict[int, int] = {}  # tensor → number of what runs when it is made
     ranked = []
     for k, op in enumerate(graph.ops):
-        number = numbers.get(k)
+        number = known.get(k)
         attrs = {**op.attrs, "compiled": k}
         if number is not None:
             step = steps[number]
-            attrs["step"] = number
+            attrs |= {"step": number, "again": twice[number]}
             op = replace(op, scope=step.scope, where=step.where or op.where)
-        rank = max((-1 if number is None else number, *(made.get(t, -1) for t in op.inputs)))
-        made |= dict.fromkeys(op.outputs, rank)
+        rank = max((-1 if number is None else number, *(last.get(t, -1) for t in op.inputs)))
+        last |= dict.fromkeys(op.outputs, rank)
         ranked.append((rank, k, replace(op, attrs=attrs)))
     return replace(graph, ops=tuple(op for _, _, op in sorted(ranked, key=lambda entry: entry[:2])))
 
@@ -88,72 +85,28 @@ def ordered(cut: Graph, graph: Graph) -> Graph:
     return replace(cut, ops=tuple(cut.ops[k] for k in order))
 
 
-def _numbers(graph: Graph, steps: Sequence[_Step]) -> dict[int, int]:
-    """The number in a run for each op of a graph, by its position.
+@dataclass(frozen=True)
+class Followed:
+    """What came of running a cut network.
 
-    Layers are known by their parameters. Any other op is the first like it that ran after those that it depends on
-    and before those that depend on it.
+    Attributes:
+        position: The op at which it fails or gives another shape than the plan implies, where known.
+        text: What is wrong; empty where nothing is.
+        whole: Whether all its ops were compared.
     """
-    keys = [_key(graph, op) for op in graph.ops]
-    numbers = _layers(graph, steps, keys)
-    ran: dict[Any, list[int]] = {}
-    for number, step in enumerate(steps):
-        ran.setdefault((plain(step.op), step.shape), []).append(number)
-    maker = {t: k for k, op in enumerate(graph.ops) for t in op.outputs}
-    readers: dict[int, list[int]] = {}
-    for k, op in enumerate(graph.ops):
-        for t in op.inputs:
-            if t in maker:
-                readers.setdefault(maker[t], []).append(k)
-    taken = set(numbers.values())
-    for k, key in enumerate(keys):
-        if key is None or k in numbers:
-            continue
-        first = max((numbers.get(maker[t], -1) for t in graph.ops[k].inputs if t in maker), default=-1)
-        last = min((numbers.get(r, len(steps)) for r in readers.get(k, ())), default=len(steps))
-        number = next((n for n in ran.get(key, ()) if first < n < last and n not in taken), None)
-        if number is not None:
-            numbers[k] = number
-            taken.add(number)
-    return numbers
+
+    position: int | None = None
+    text: str = ""
+    whole: bool = True
 
 
-def _layers(graph: Graph, steps: Sequence[_Step], keys: Sequence[Any]) -> dict[int, int]:
-    """Numbers of the ops that read a parameter of the cell in which they ran, each as often as it ran."""
-    ran: dict[Any, list[int]] = {}
-    for number, step in enumerate(steps):
-        ran.setdefault((plain(step.op), step.shape, step.scope), []).append(number)
-    read: dict[Any, list[int]] = {}
-    for k, (op, key) in enumerate(zip(graph.ops, keys, strict=True)):
-        name = next((graph.tensors[t].name for t in op.inputs if graph.tensors[t].name), "")
-        if name and key is not None:
-            read.setdefault((*key, name.rpartition(".")[0]), []).append(k)
-    return {
-        k: number
-        for key, positions in read.items()
-        if len(positions) == len(ran.get(key, ()))
-        for k, number in zip(positions, ran[key], strict=True)
-    }
-
-
-def _key(graph: Graph, op: Op) -> tuple[str, tuple[int, ...]] | None:
-    name = plain(op.raw)
-    made = op.kind == "permute" and "matmul" in name  # stands for a flag of the product
-    return None if made or not op.outputs else (name, graph.tensors[op.outputs[0]].shape)
-
-
-def plain(name: str) -> str:
-    """An op's name without what tells versions of it apart."""
-    return _SAME.sub("", name.lower())
-
-
-def deviation(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> tuple[int | None, str] | None:
-    """Where a cut network fails or gives another shape than the plan implies: the op's position and what is wrong."""
+def followed(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> Followed:
+    """Run a cut network op by op, up to where it fails or goes another way than the plan implies."""
     graph, alive = analysis.graph, analysis.coupling.kept_roots(plan)
     positions = {op.attrs["step"]: k for k, op in enumerate(graph.ops) if "step" in op.attrs}
     number, aligned = 0, True
 
-    def check(step: _Step) -> None:
+    def check(step: Step) -> None:
         nonlocal number, aligned
         position = positions.get(number)
         number += 1
@@ -172,12 +125,14 @@ def deviation(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> tuple[in
         with _watched(small, check):
             small(*positional(small, analysis.example))
     except _Deviation as error:
-        return positions[number], str(error)
+        return Followed(positions[number], str(error))
     except Exception as error:  # ops raise of every kind
         scope, where = scopes.of_traceback(error)
         exact = positions.get(number) if aligned else None
-        return _position(analysis, exact, number, scope, where), f"{scope or 'the network'} fails: {first_lines(error)}"
-    return None
+        position = _position(analysis, exact, number, scope, where)
+        return Followed(position, f"{scope or 'the network'} fails: {first_lines(error)}")
+    known = all("step" in op.attrs for op in graph.ops if op.kind in LAYERS)
+    return Followed(whole=aligned and known and not graph.train_ops)
 
 
 def _position(analysis: Analysis, exact: int | None, number: int, scope: str, where: str) -> int | None:
@@ -233,25 +188,56 @@ class _Scopes:
         return scope or "", ""
 
 
+class _Made:
+    """Which step made a tensor, told by its values: the framework hands on copies, and uses memory again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._steps: dict[int, dict[tuple[int, ...], int]] = {}
+
+    def add(self, results: Sequence[ms.Tensor]) -> int:
+        """Note what the next step gave; what is returned stands for the first of it."""
+        contents = [_content(t) for t in results]
+        for t, content in zip(results, contents, strict=True):
+            self._steps.setdefault(content, {})[t.shape] = self._count
+        self._count += 1
+        return contents[0] if contents else 0
+
+    def of(self, t: ms.Tensor) -> int | None:
+        """The number of the last step that made a tensor, in its shape or another; None if none is known."""
+        steps = self._steps.get(_content(t), {})
+        return steps.get(t.shape, max(steps.values(), default=None))
+
+
+def _content(t: ms.Tensor) -> int:
+    return zlib.crc32(np.ascontiguousarray(t.asnumpy()).view(np.uint8).data) if t.size else 0
+
+
 @contextlib.contextmanager
-def _watched(net: nn.Cell, see: Callable[[_Step], None]) -> Iterator[None]:
-    """Within the context each op that the network runs, op by op and in inference mode, is seen."""
-    scopes = _Scopes(net)
-    with pynative(), in_mode(net, False), _at_once(), _dispatching(scopes, see):
+def _watched(net: nn.Cell, see: Callable[[Step], None], made: _Made | None = None) -> Iterator[None]:
+    """Within the context each op that the network runs, op by op and in inference mode, is seen.
+
+    With ``made`` given, steps tell what they read.
+    """
+    with pynative(), in_mode(net, False), _at_once(), _dispatching(_Scopes(net), see, made):
         yield
 
 
-def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
+def _dispatching(scopes: _Scopes, see: Callable[[Step], None], made: _Made | None) -> Any:
     if Dispatch is None:
         return contextlib.nullcontext()
 
     class Seen(Dispatch):  # type: ignore[misc, valid-type]
         def __ms_dispatch__(self, func: Any, args: Any, kwargs: Any = None) -> Any:
+            # before it runs: it may write in place
+            reads = () if made is None else tuple(made.of(t) for t in leaves((args, kwargs)))
+            content = 0
             result = func(*args, **kwargs) if kwargs else func(*args)
-            first = result[0] if isinstance(result, (tuple, list)) and result else result
-            shape = tuple(first.shape) if isinstance(first, ms.Tensor) else None
+            found = leaves(result)
+            if made is not None:
+                content = made.add(found)
             scope, where = scopes.of_stack(sys._getframe(1))
-            see(_Step(func.name, scope, where, shape))
+            see(Step(func.name, scope, where, tuple(found[0].shape) if found else None, reads, content))
             return result
 
     return Seen()
@@ -261,8 +247,22 @@ def _dispatching(scopes: _Scopes, see: Callable[[_Step], None]) -> Any:
 def _at_once() -> Iterator[None]:
     """Within the context an op fails when it is called, not some ops later: else they run behind."""
     before = ms.get_context("pynative_synchronize")
-    ms.set_context(pynative_synchronize=True)
+    _synchronize(True)
     try:
         yield
     finally:
-        ms.set_context(pynative_synchronize=before)
+        _synchronize(before)
+
+
+def _synchronize(value: bool) -> None:
+    """Set it without MindSpore's advice to call what cannot be taken back, once for each run."""
+    logger = logging.getLogger(f"ME.mindspore.log.{os.getpid()}")  # MindSpore's own
+    logger.addFilter(_other_than_advice)
+    try:
+        ms.set_context(pynative_synchronize=value)
+    finally:
+        logger.removeFilter(_other_than_advice)
+
+
+def _other_than_advice(record: logging.LogRecord) -> bool:
+    return "pynative_synchronize" not in record.getMessage()

@@ -11,7 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, mint, nn, ops
 
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import owners
-from prunekit.backend_mindspore._running import deviation, ordered
+from prunekit.backend_mindspore._running import followed, ordered
 from prunekit.backend_mindspore.state import to_array
 from prunekit.backend_mindspore.trace import trace
 from prunekit.core.analysis import Analysis, check_cut
@@ -29,7 +29,7 @@ def apply(analysis: Analysis, plan: PruningPlan, *, check: bool = True) -> nn.Ce
     plan.check(analysis.coupling)
     small = _smaller(analysis, plan)
     if check:
-        check_cut(analysis, plan, lambda: _traced(analysis, plan, small))
+        check_cut(analysis, plan, lambda: _run(analysis, plan, small))
     hand_on_plan(analysis.model, small, plan)
     return small
 
@@ -63,13 +63,22 @@ def adopt(net: nn.Cell, small: nn.Cell) -> None:
 
 def trace_cut(analysis: Analysis, plan: PruningPlan) -> Graph:
     """Trace of the network as the plan would cut it."""
-    return _traced(analysis, plan, _smaller(analysis, plan))
+    small = _smaller(analysis, plan)
+    run = followed(analysis, plan, small)
+    if run.text:
+        raise CutError(run.text, run.position)
+    return _traced(analysis, small)
 
 
-def _traced(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> Graph:
-    found = deviation(analysis, plan, small)  # first: what does not compile has no place
-    if found is not None:
-        raise CutError(found[1], found[0])
+def _run(analysis: Analysis, plan: PruningPlan, small: nn.Cell) -> Graph | None:
+    """The trace of a network that was cut; None where running it op by op has shown that all is as it should be."""
+    run = followed(analysis, plan, small)  # first: what does not compile has no place
+    if run.text and run.position is not None:
+        raise CutError(run.text, run.position)
+    return None if analysis.probed and run.whole else _traced(analysis, small)  # compiling takes many times as long
+
+
+def _traced(analysis: Analysis, small: nn.Cell) -> Graph:
     try:
         return ordered(trace(small, analysis.example), analysis.graph)
     except TraceError as error:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from prunekit.backend_mindspore._aligning import plain
 from prunekit.backend_mindspore._mindir import clear_caches
 from prunekit.backend_mindspore._names import is_statistic, parameters
-from prunekit.backend_mindspore._running import Dispatch, plain
+from prunekit.backend_mindspore._running import Dispatch
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core.analysis import Analysis
 from prunekit.core.coupling.groups import Coupling
@@ -132,10 +134,10 @@ def _compressed(analysis: Analysis, plan: PruningPlan) -> Iterator[None]:
     coupling = analysis.coupling
     alive = coupling.kept_roots(plan)
     marked = [
-        op
-        for k, op in enumerate(analysis.graph.ops)
-        if k in coupling.compress and any(coupling.left_over(alive, tensor) for tensor in op.inputs)
-    ]
+        op for k, op in enumerate(analysis.graph.ops)
+        if (k in coupling.compress and any(coupling.left_over(alive, tensor) for tensor in op.inputs))
+        or _share(coupling, alive, op) < 1
+    ]  # fmt: skip
     by_op = ms.get_context("mode") == ms.PYNATIVE_MODE and all("step" in op.attrs for op in marked)
     with _op_by_op(analysis, alive, marked) if by_op and Dispatch is not None else _norms(analysis, alive, marked):
         yield
@@ -165,7 +167,7 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
 
     def __init__(self, coupling: Coupling, alive: np.ndarray, marked: Sequence[Op]) -> None:
         self.coupling, self.alive = coupling, alive
-        self.marked = {op.attrs["step"]: op for op in marked}
+        self.marked = {number: op for op in marked for number in (op.attrs["step"], *op.attrs["again"])}
         self.next: int | None = None
 
     def count_from(self, number: int | None) -> None:
@@ -183,6 +185,16 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
                 f"a masked network must run the ops it was traced with, expected {op.raw}, got {func.name}; "
                 "call it in inference mode, after set_train(False)"
             )
+        result = self._run(func, args, kwargs or {}, op)
+        self.next = number + 1
+        return result
+
+    def _run(self, func: Any, args: Any, kwargs: Any, op: Op) -> Any:
+        share = _share(self.coupling, self.alive, op)
+        if share < 1:
+            return func(*args, **kwargs) / share
+        if op.kind == "conv":  # it knows its widths, and to add nothing is to leave out
+            return func(*self._emptied(args, op), **kwargs)
         left = list(op.inputs)
         narrowed = self._narrowed(args, op, left)
         if any(self.coupling.left_over(self.alive, tensor) for tensor in left):
@@ -191,11 +203,25 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
                 f"{op.scope or 'its own code'} with {_shapes(args)}; run it on inputs of the shape it was traced "
                 "with, cut it with apply() instead, or ignore the layers before it"
             )
-        result = func(*narrowed, **(kwargs or {}))
+        result = func(*narrowed, **kwargs)
         many = isinstance(result, (tuple, list))
         widened = self._widened(result[0] if many else result, op.outputs[0])
-        self.next = None if number is None else number + 1
         return type(result)((widened, *result[1:])) if many else widened
+
+    def _emptied(self, value: Any, op: Op) -> Any:
+        """A layer's arguments with zeros in what it sums over and is not kept."""
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._emptied(v, op) for v in value)
+        x = op.inputs[0]
+        whole = isinstance(value, Tensor) and tuple(value.shape) == self.coupling.graph.tensors[x].shape
+        return self._zeroed(value, x) if whole else value
+
+    def _zeroed(self, value: Tensor, tensor: int) -> Tensor:
+        for axis, kept in self.coupling.left_over(self.alive, tensor).items():
+            mask = np.zeros([n if a == axis else 1 for a, n in enumerate(value.shape)], np.float32)
+            np.moveaxis(mask, axis, 0)[kept] = 1
+            value = value * Tensor(mask, value.dtype)
+        return value
 
     def _narrowed(self, value: Any, op: Op, left: list[int]) -> Any:
         """Arguments with the kept channels; tensors among them are the op's inputs, in their order."""
@@ -294,3 +320,12 @@ def _exchange(net: nn.Cell, old: nn.Cell, new: nn.Cell) -> None:
         if isinstance(parent, nn.SequentialCell):
             parent.cell_list = list(parent._cells.values())
     clear_caches(net)
+
+
+def _share(coupling: Coupling, alive: np.ndarray, op: Op) -> float:
+    """Where a sum is divided by the count of what it sums: the share of these that is kept; else 1."""
+    if "share" not in op.attrs:
+        return 1.0
+    tensor, axes = op.attrs["share"]
+    labels = coupling.labels.get(tensor, ())
+    return prod(float(alive[labels[a]].mean()) for a in axes if a < len(labels) and labels[a] is not None)

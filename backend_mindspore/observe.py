@@ -25,6 +25,7 @@ from prunekit.backend_mindspore._names import is_statistic, parameters
 from prunekit.backend_mindspore.cut import clone
 from prunekit.backend_mindspore.state import to_array
 from prunekit.backend_mindspore.statistics import recalibrate
+from prunekit.backend_mindspore.trace import leaves
 from prunekit.core.backend import Tap
 from prunekit.core.errors import DataError, InputError
 from prunekit.core.observe import check_layers, check_seen, check_taps
@@ -56,14 +57,7 @@ def outputs(net: nn.Cell, example: Any) -> list[NDArray[Any]]:
     """All tensors of a network's answer; see ``core.backend.Backend.outputs``."""
     with evaluating(net):
         found = call(net, example)
-    return [to_array(t) for t in _leaves(found) if t.is_floating_point()]
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [t for part in parts for t in _leaves(part)]
+    return [to_array(t) for t in leaves(found) if t.is_floating_point()]
 
 
 def precise(net: nn.Cell, example: Any) -> tuple[nn.Cell, Any]:

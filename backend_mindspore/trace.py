@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from prunekit.backend_mindspore._aligning import plain
 from prunekit.backend_mindspore._mindir import compiled, first_lines, in_mode
 from prunekit.backend_mindspore._names import is_statistic, parameters
 from prunekit.backend_mindspore._ops import Call, Value, describe, tensors
@@ -18,8 +20,9 @@ from prunekit.core.errors import TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
 
-__all__ = ["call", "positional", "trace"]
+__all__ = ["call", "leaves", "positional", "trace"]
 
+_DIVISIONS = frozenset(["div", "divs", "realdiv"])
 _PASSING = frozenset(["Load", "Depend"])
 _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
 _TUPLES = frozenset(["MakeTuple", "make_list", "MakeList", "make_tuple"])
@@ -98,6 +101,14 @@ def positional(net: nn.Cell, example: Any) -> tuple[Any, ...]:
 def call(net: nn.Cell, inputs: Any) -> Any:
     """Outputs for one tensor, a tuple of positional inputs, or a dict of keyword inputs."""
     return net(*positional(net, inputs))
+
+
+def leaves(value: Any) -> list[ms.Tensor]:
+    """All tensors of a network's answer or of an op's arguments, in order."""
+    if isinstance(value, ms.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return [t for part in parts for t in leaves(part)]
 
 
 def _doubled(x: Any) -> Any:
@@ -184,11 +195,27 @@ class _Reader(GraphBuilder):
         outputs = tuple(self._new(shape, size) for shape, size in node.shapes)
         call_ = Call(op or node.op, args, node.attrs, outputs)
         seen = describe(call_)
+        share = self._share(call_)
+        if share is not None:
+            seen.attrs.update(numbers=(), share=share)
         self.env[node.output] = outputs if node.many else outputs[0] if outputs else None
         inputs = self._unpadded(seen.inputs) if seen.kind == "pool" else seen.inputs
         self._append(seen.kind, inputs, outputs[: seen.outputs], seen.operands, seen.attrs, node)
         if seen.kind in ("conv", "linear") and "bias" not in seen.operands:
             self.layers[outputs[0].id] = len(self.ops) - 1
+
+    def _share(self, call_: Call) -> tuple[int, tuple[int, ...]] | None:
+        """What is summed, and over which axes, where a sum is divided by the count of what it sums: a mean."""
+        x, *numbers = call_.args
+        if plain(call_.op) not in _DIVISIONS or not isinstance(x, Value) or len(numbers) != 1:
+            return None
+        maker = next((op for op in reversed(self.ops) if x.id in op.outputs), None)
+        if maker is None or maker.kind != "reduce" or plain(maker.raw) != "sum":
+            return None
+        shape = self.tensors[maker.inputs[0]].shape
+        axes = tuple(maker.attrs["axes"])
+        counts = isinstance(numbers[0], (int, float)) and numbers[0] == prod(shape[a] for a in axes)
+        return (maker.inputs[0], axes) if counts else None
 
     def _unpadded(self, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
         """What a pool reads where a pad stands right before it: MindSpore's pools pad no other way."""

@@ -29,7 +29,8 @@ _HEAD = """# Networks that prunekit cuts
 
 Made by `make zoo` from what `prunekit verify NAME --json` prints, a process for each network, one thread. Norms are
 randomised, 30% of every group is cut at random, and all outputs are compared with those of the masked network in
-double precision; three cuts each (one for the giants). {exact} of {networks} are cut and exact.
+double precision; three cuts each (one for the giants). MindSpore's are compared in single precision, all three cuts
+run op by op (PYNATIVE) and one of them compiled, too (GRAPH). {exact} of {networks} are cut and exact.
 
 - **result**: *exact*, or *non-neutral exact* where a norm or softmax takes statistics over channels that were cut.
 - **error**: the largest difference, relative to the largest output.

@@ -93,6 +93,10 @@ def verify_command(
         list[str] | None,
         typer.Option("--mode", help="How the cut network runs, where a framework has several ways; all by default."),
     ] = None,
+    mode_seeds: Annotated[
+        int | None,
+        typer.Option("--mode-seeds", help="How many of the cuts run in all modes, the rest in the first alone."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Cut a network at random and compare it with the masked original; exit code 1 where they differ."""
@@ -106,7 +110,7 @@ def verify_command(
         network, example = _network(chosen, model, shape, parse_options(options or []))
         found = verify(
             chosen, network, example, name=model, ratio=ratio, seeds=seeds, attention=attention, grouped=grouped,
-            ignore=ignore or [], modes=modes or None,
+            ignore=ignore or [], modes=modes or None, mode_seeds=mode_seeds,
         )  # fmt: skip
         print(json.dumps(found.to_dict(), indent=1) if as_json else verification_text(found))
         if not found.holds:

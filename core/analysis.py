@@ -35,12 +35,14 @@ class Analysis:
         model: The user's model, untouched.
         example: The example input it was traced with.
         coupling: Its channel groups.
+        probed: Whether a cut of every group was tried.
     """
 
     backend: Backend
     model: Any
     example: Any
     coupling: Coupling = field(repr=False)
+    probed: bool = False
 
     @property
     def graph(self) -> Graph:
@@ -107,7 +109,7 @@ def analyse(
         frozen |= {k: Freeze(reason, whole=k in frozen or graph.all_ops[k].kind not in LAYERS) for k in fresh}
         coupling = replace(coupled(coupling.ties), attributes=coupling.attributes)
         mismatch = run(coupling)
-    return Analysis(backend, model, example, coupling)
+    return Analysis(backend, model, example, coupling, probe)
 
 
 def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:
@@ -115,13 +117,13 @@ def dry_run(analysis: Analysis, plan: PruningPlan) -> Mismatch | None:
     return _compared(analysis, plan, lambda: analysis.backend.trace_cut(analysis, plan))
 
 
-def check_cut(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph]) -> None:
+def check_cut(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph | None]) -> None:
     """Make sure that a cut network does what its plan implies.
 
     Args:
         analysis: The original.
         plan: What was kept.
-        traced: Gives the trace of the network as it was cut.
+        traced: Gives the trace of the network as it was cut; None where all is known to be as it should.
 
     Raises:
         CutError: It does not; the message says where.
@@ -136,14 +138,14 @@ def check_cut(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph]
         )
 
 
-def _compared(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph]) -> Mismatch | None:
+def _compared(analysis: Analysis, plan: PruningPlan, traced: Callable[[], Graph | None]) -> Mismatch | None:
     try:
         cut = traced()
     except CutError as error:
         if error.position is None:
             raise
         return Mismatch(error.position, str(error))
-    return compare(analysis.coupling, plan, cut)
+    return None if cut is None else compare(analysis.coupling, plan, cut)
 
 
 def _probe_plan(coupling: Coupling) -> PruningPlan:

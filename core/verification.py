@@ -87,6 +87,7 @@ def verify(
     grouped: str = "within",
     ignore: Sequence[str] = (),
     modes: Sequence[str] | None = None,
+    mode_seeds: int | None = None,
 ) -> Verification:
     """Cut a network at random, mask it alike, and compare all that both give.
 
@@ -104,6 +105,7 @@ def verify(
         grouped: ``"within"`` or ``"whole"``: how grouped convolutions are cut; transposed ones always within.
         ignore: Name patterns of layers whose outputs must stay.
         modes: Ways in which the cut network is run (:attr:`Backend.modes`); by default all.
+        mode_seeds: How many of the cuts are run in all of these, the rest in the first alone; by default all.
 
     Returns:
         What was found. A network that the framework cannot run or compile is ``"refused"``, one that cannot be
@@ -117,6 +119,8 @@ def verify(
         raise InputError(f"ratio must lie in (0, 1), got {ratio:g}; use 0.3 to remove 30% of every group")
     if seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}; 3 is usual")
+    if mode_seeds is not None and mode_seeds < 1:
+        raise InputError(f"mode_seeds must be at least 1, got {mode_seeds}; leave it out to run every cut in all modes")
     modes = tuple(backend.modes if modes is None else modes)
     for mode in set(modes) - set(backend.modes):
         known = ", ".join(backend.modes) or "no mode at all"
@@ -130,7 +134,7 @@ def verify(
         result = replace(_described(result, analysis.coupling), analysis_seconds=time.perf_counter() - begin)
         if not analysis.groups:
             return replace(result, status="frozen", error=0.0)
-        return _compared(result, analysis, ratio, seeds)
+        return _compared(result, analysis, ratio, seeds, seeds if mode_seeds is None else mode_seeds)
     except InputError:  # a mistake in what was asked for says nothing of the network
         raise
     except TraceError as error:
@@ -139,7 +143,7 @@ def verify(
         return replace(result, message=str(error))
 
 
-def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int) -> Verification:
+def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int, mode_seeds: int) -> Verification:
     backend = analysis.backend
     usual = backend.modes[0] if backend.modes else ""  # a mask may need ops that run one by one
     with _in_mode(backend, usual):
@@ -156,19 +160,19 @@ def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int
             warnings.simplefilter("ignore", ConfigWarning)  # cut at random it need not describe itself
             small = backend.apply(analysis, plan)
         seconds.append(time.perf_counter() - begin)
-        for mode, so_far in errors.items():
+        for mode in result.modes[: None if seed < mode_seeds else 1] or ("",):
             with _in_mode(backend, mode):
                 found = backend.outputs(small, example)
             if [a.shape for a in found] != [a.shape for a in expected]:
                 return replace(result, message=f"outputs have other shapes once cut (seed {seed}){_named(mode)}")
-            so_far.append(_largest_error(found, expected))
+            errors[mode].append(_largest_error(found, expected))
         # how many things a network finds may depend on its values
         changed |= [a.shape for a in expected] != [a.shape for a in whole] or _largest_error(expected, whole) > _BLIND
         left = sum(a.size for a in backend.get_state(small, copy=False).values())
         lost.append(1 - left / sum(a.size for a in backend.get_state(model, copy=False).values()))
         del small  # before the next one is made
     result = replace(result, lost=float(np.mean(lost)), cut_seconds=float(np.mean(seconds)))
-    return _judged(result, analysis, {mode: float(np.max(found)) for mode, found in errors.items()}, changed)
+    return _judged(result, analysis, {mode: float(np.max(found)) for mode, found in errors.items() if found}, changed)
 
 
 def _precise(backend: Backend, model: Any, example: Any) -> tuple[Any, Any, list[Any]]:

@@ -21,6 +21,7 @@ from prunekit.backend_mindspore.cut import adopt
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.errors import TraceError
 from prunekit.core.testing import random_plan, relative_error
+from prunekit.core.verification import verify
 
 BACKEND = MindSporeBackend()
 
@@ -95,6 +96,26 @@ class Positions(Body):
         return x / (1 + self.length(x)) * self.tables[1]
 
 
+class Standardised(nn.Conv2d):
+    """A variance divides by a count, and the mean is computed twice."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        w = self.weight
+        mean = w.mean((1, 2, 3), keep_dims=True)
+        w = (w - mean) / ops.sqrt(w.var((1, 2, 3), keepdims=True) + 1e-5)
+        return self.conv2d(x, w)
+
+
+class Weights(Body):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = Standardised(12, 12, 1, has_bias=False, weight_init="normal")
+        self.two = nn.SequentialCell(nn.ReLU(), Standardised(12, 12, 1, has_bias=False, weight_init="normal"))
+
+    def body(self, x: Tensor) -> Tensor:
+        return x + self.two(self.one(x))
+
+
 class Absorbs(Body):
     def body(self, x: Tensor) -> Tensor:
         x = x.reshape((x.shape[0] * 12, -1))  # takes any width, and gives another shape
@@ -153,7 +174,7 @@ def check(analysis: Analysis) -> None:
         assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions])
+@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions, Weights])
 def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
     analysis = look(kind())
     assert any(m.name == "first.weight" for g in analysis.groups for m in g.members)
@@ -200,6 +221,17 @@ def test_ops_have_their_own_cell_and_line_where_instances_share_code() -> None:
 
 
 @pytest.mark.skipif(_running.Dispatch is None, reason="this MindSpore tells of no ops as they run")
+def test_every_op_is_found_where_the_compiler_orders_them_anew() -> None:
+    graph = BACKEND.trace(Weights(), image())
+    assert all("step" in op.attrs for op in graph.ops)
+    for op in graph.ops:
+        (owner, *others) = {graph.tensors[t].name.rpartition(".")[0] for t in op.inputs if graph.tensors[t].name} or [
+            ""
+        ]
+        assert not others and owner in (op.scope, "")
+
+
+@pytest.mark.skipif(_running.Dispatch is None, reason="this MindSpore tells of no ops as they run")
 def test_the_first_op_with_another_shape_is_named() -> None:
     (stays,) = [f for f in look(Absorbs()).coupling.frozen if f.name == "first"]
     assert "expected shape" in stays.reason
@@ -243,3 +275,26 @@ def test_a_wrong_example_is_an_error_with_its_shape() -> None:
     wrong: Any = Tensor(np.zeros((2, 4, 16, 16), np.float32))
     with pytest.raises(TraceError, match=r"must compile for the example \(shapes \[\(2, 4, 16, 16\)\]\)"):
         BACKEND.trace(Mixed(), wrong)
+
+
+def test_a_network_that_does_not_compile_is_refused_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = verify(BACKEND, nn.SequentialCell(conv(3, 8, 3), conv(9, 4, 1)), image())
+    assert (found.status, found.error, found.holds) == ("refused", None, False)
+    assert "must compile for the example" in found.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_does_not_repeat_the_frameworks_advice(capfd: pytest.CaptureFixture[str]) -> None:
+    BACKEND.trace(Mixed(), Tensor(np.zeros((2, 3, 16, 16), np.float32)))
+    assert "pynative_synchronize" not in "".join(capfd.readouterr())
+
+
+def test_one_cut_may_be_run_in_all_modes_and_the_rest_in_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    in_mode = BACKEND.in_mode
+    monkeypatch.setattr(BACKEND, "in_mode", lambda mode: (ran.append(mode), in_mode(mode))[1])
+    found = verify(BACKEND, randomise(Halves()), image(), mode_seeds=1)
+    assert found.status == "exact" and ran == ["pynative", "graph", "pynative", "pynative"]
