@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -98,6 +99,7 @@ def test_python_compiles(block: Block) -> None:
 def one_thread() -> Iterator[None]:
     """Over images as small as those of the examples more threads only wait for each other."""
     torch = pytest.importorskip("torch")
+    importlib.import_module("sklearn.linear_model")  # its libraries can be limited once they are loaded
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):
