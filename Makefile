@@ -3,18 +3,19 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
-EXTRAS := torch,mindspore,onnx,ray,rl,report,log,test
+EXTRAS := torch,mindspore,onnx,ray,rl,report,log,docs,test
 KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -f1)
 READY := .venv/.ready-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow lint demo data bench zoo accuracy clean
+.PHONY: help venv test slow lint docs demo data bench zoo accuracy clean
 
 help:
 	@echo "make demo      train, prune, export and measure a ResNet-20 (configs/quickstart.yml)"
 	@echo "make test      ruff, mypy, doctests and the quick tests"
 	@echo "make slow      the long tests"
 	@echo "make lint      ruff and mypy only"
+	@echo "make docs      build the site into build/site; a warning is an error"
 	@echo "make data      install Fashion-MNIST, which demo and tests use where it is there"
 	@echo "make bench     what analysis, pruning, evaluation and searches cost, beside rivals"
 	@echo "make zoo       the law on 300 public networks, into docs/zoo.md (an hour)"
@@ -39,6 +40,10 @@ test: lint
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# the variable silences what Material says of its own future
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 demo: $(READY)
 	$(BIN)/prunekit run configs/quickstart.yml --out outputs/quickstart --overwrite

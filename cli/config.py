@@ -53,8 +53,8 @@ class ModelSection(Section):
     """Which network.
 
     Attributes:
-        name: A name of the zoo (``prunekit list models``), ``torchvision:NAME``, ``timm:NAME`` or
-            ``package.module:function``.
+        name: A name of the zoo (``prunekit list models``), ``torchvision:NAME``, ``timm:NAME``,
+            ``transformers:NAME``, ``mindcv:NAME`` or ``package.module:function``.
         options: Keyword arguments of the function that builds it. Where the zoo's network takes
             ``in_channels`` and ``num_classes``, the data set's are given.
         input: Shape of one input, ``[C, H, W]``; by default that of the data.
@@ -277,11 +277,16 @@ class RunConfig(Section):
         out: Output folder; by default ``outputs/`` and the configuration's name.
         cache: Whether trained base weights are kept in ``~/.cache/prunekit`` and used again.
         weights: Folder of saved base weights to start from, instead of training.
+        model: Which network.
+        data: Which images.
         training: Recipe of the base network.
+        method: How to prune: its name and its keys.
         finetune: Recipe of the training in which, or after which, the network is pruned.
         recover: Recipe of a further training of the smaller network.
         recalibrate: Batches over which batch norm statistics are taken anew after cutting; 0 leaves them.
         executor: Where a search evaluates its candidates.
+        export: Which files to export.
+        latency: How to time.
     """
 
     backend: str = "torch"

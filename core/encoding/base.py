@@ -27,13 +27,13 @@ class Encoding(ABC):
     ``decode`` then ``encode`` gives the vector's canonical form (see :meth:`repair`), and
     ``encode`` then ``decode`` the same plan. Nothing is drawn: the same vector gives the same plan.
 
-    Args:
+    Attributes:
         coupling: The network that candidates are cut from.
+        length: Number of entries of a vector.
     """
 
     coupling: Coupling
     length: int
-    """Number of entries of a vector."""
 
     @abstractmethod
     def decode(self, vector: ArrayLike, **fields: Any) -> PruningPlan:
