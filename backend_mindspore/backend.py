@@ -128,12 +128,12 @@ class MindSporeBackend(Backend):
         return latency(model, example, runs=runs, warmup=warmup)
 
     def export(self, model: Any, example: Any, path: str | Path, format: str) -> Path:
-        from prunekit.backend_mindspore.export import export
+        from prunekit.backend_mindspore.exporting import export
 
         return export(model, example, path, format)
 
     def export_formats(self) -> Mapping[str, ExportFormat]:
-        from prunekit.backend_mindspore.export import FORMATS
+        from prunekit.backend_mindspore.exporting import FORMATS
 
         return FORMATS
 

@@ -125,7 +125,7 @@ class TorchBackend(Backend):
         return latency(model, example, runs=runs, warmup=warmup)
 
     def export(self, model: Any, example: Any, path: str | Path, format: str) -> Path:
-        from prunekit.backend_torch.export import export
+        from prunekit.backend_torch.exporting import export
 
         return export(model, example, path, format)
 
@@ -143,7 +143,7 @@ class TorchBackend(Backend):
         return default_input(name, **options)
 
     def export_formats(self) -> Mapping[str, ExportFormat]:
-        from prunekit.backend_torch.export import FORMATS
+        from prunekit.backend_torch.exporting import FORMATS
 
         return FORMATS
 

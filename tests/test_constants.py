@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import pickle
 import re
 from pathlib import Path
@@ -218,14 +219,24 @@ def test_rewritten_code_can_be_cut_again(framework: str) -> None:
     )
 
 
+class Known(pickle.Unpickler):
+    """Unpickles what this file pickled."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if not module.startswith(("torch", "collections", "copyreg", "prunekit", __name__)):
+            raise pickle.UnpicklingError(f"only what was pickled here is read, got {module}.{name}")
+        return super().find_class(module, name)
+
+
 def test_rewritten_modules_are_pickled_as_their_own_class_and_the_places_in_it() -> None:
     backend = get_backend("torch")
     analysis = analysed(backend, "numbered")
     small = backend.apply(analysis, random_plan(analysis))
+    again = Known(io.BytesIO(pickle.dumps(small))).load()
     x = torch.ones(2, 3, 6, 6)
-    for other in (pickle.loads(pickle.dumps(small)), nn.DataParallel(small)):
+    for other in (again, nn.DataParallel(small)):
         torch.testing.assert_close(other(x), small(x))
-    assert type(pickle.loads(pickle.dumps(small))) is type(small) and isinstance(small, Numbered)
+    assert type(again) is type(small) and isinstance(small, Numbered)
 
 
 @pytest.mark.parametrize("framework", BOTH)

@@ -13,7 +13,7 @@ from nets import Mixed, randomise
 from torch import nn
 
 from prunekit.backend_torch.backend import TorchBackend
-from prunekit.backend_torch.export import FORMATS, export
+from prunekit.backend_torch.exporting import FORMATS, export
 from prunekit.core.analysis import analyse
 from prunekit.core.errors import ExportError, OutputError
 from prunekit.core.testing import random_plan

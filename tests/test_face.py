@@ -9,9 +9,11 @@ import torch
 from nets import Mixed, randomise
 from torch import nn
 
+import prunekit.backend_torch
 from prunekit.backend_torch import inspect, load, plan_of, prune, save
 from prunekit.core.errors import (
     BudgetError,
+    ExportError,
     InputError,
     NothingToPruneError,
     OutputError,
@@ -142,3 +144,11 @@ def test_a_folder_that_cannot_be_written(net: nn.Module, tmp_path: Path) -> None
     with pytest.raises(OutputError, match="another folder|writable"):
         save(small, tmp_path / "file" / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_s_ending_says_its_format_whatever_was_exported_before(net: nn.Module, tmp_path: Path) -> None:
+    for _ in range(2):  # a submodule of that name would take the function's place
+        path = prunekit.backend_torch.export(net, EXAMPLE, tmp_path / "net.pt2")
+    assert torch.export.load(path).module()(EXAMPLE).shape == net(EXAMPLE).shape
+    with pytest.raises(ExportError, match="must say its format, got .*net.bin'; use .ts"):
+        prunekit.backend_torch.export(net, EXAMPLE, tmp_path / "net.bin")

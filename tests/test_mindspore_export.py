@@ -14,7 +14,7 @@ from prunekit.backend_mindspore import MindSporeBackend  # isort: skip  # sets w
 import mindspore as ms
 from mindspore import nn, ops
 
-from prunekit.backend_mindspore.export import FORMATS, export
+from prunekit.backend_mindspore.exporting import FORMATS, export
 from prunekit.core.analysis import analyse
 from prunekit.core.errors import ExportError, OutputError
 from prunekit.core.testing import random_plan
