@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunekit.backend_torch._aten import Seen, describe
 from prunekit.core.analysis import Analysis
 from prunekit.core.coupling.verify import LAYOUT, essential
+from prunekit.core.errors import InputError
 from prunekit.core.graph import Op
 from prunekit.core.plan import PruningPlan
 
@@ -115,7 +116,7 @@ class _Compress(TorchDispatchMode):
         position, op = self.ops[self.next]
         self.next = (self.next + 1) % len(self.ops)
         if str(func) != op.raw:
-            raise RuntimeError(
+            raise InputError(
                 f"a masked model must run the ops it was traced with, expected {op.raw}, got {func}; "
                 "call it in inference mode (torch.inference_mode()) and eval()"
             )

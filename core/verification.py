@@ -131,16 +131,21 @@ def verify(
     begin = time.perf_counter()
     try:
         analysis = analyse(backend, model, example, attention=attention, grouped=grouped, ignore=ignore)
-        result = replace(_described(result, analysis.coupling), analysis_seconds=time.perf_counter() - begin)
-        if not analysis.groups:
-            return replace(result, status="frozen", error=0.0)
-        return _compared(result, analysis, ratio, seeds, seeds if mode_seeds is None else mode_seeds)
     except InputError:  # a mistake in what was asked for says nothing of the network
         raise
-    except TraceError as error:
-        return replace(result, status="refused", message=str(error))
     except PrunekitError as error:
-        return replace(result, message=str(error))
+        return _failed(result, error)
+    result = replace(_described(result, analysis.coupling), analysis_seconds=time.perf_counter() - begin)
+    if not analysis.groups:
+        return replace(result, status="frozen", error=0.0)
+    try:
+        return _compared(result, analysis, ratio, seeds, seeds if mode_seeds is None else mode_seeds)
+    except PrunekitError as error:
+        return _failed(result, error)
+
+
+def _failed(result: Verification, error: PrunekitError) -> Verification:
+    return replace(result, status="refused" if isinstance(error, TraceError) else "failed", message=str(error))
 
 
 def _compared(result: Verification, analysis: Analysis, ratio: float, seeds: int, mode_seeds: int) -> Verification:
