@@ -16,6 +16,7 @@ from prunekit.backend_mindspore._running import Dispatch, plain
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core.analysis import Analysis
 from prunekit.core.coupling.groups import Coupling
+from prunekit.core.coupling.propagate import LAYERS
 from prunekit.core.errors import InputError
 from prunekit.core.graph import Op
 from prunekit.core.plan import PruningPlan
@@ -157,7 +158,11 @@ def _op_by_op(analysis: Analysis, alive: np.ndarray, marked: Sequence[Op]) -> It
 
 
 class _Compress(Dispatch or object):  # type: ignore[misc]
-    """Runs marked ops on the kept channels and puts zeros where the others were."""
+    """Runs marked ops on the kept channels and puts zeros where the others were.
+
+    Layers with weights are run on all channels, with zeros for the others, too: a convolution is a primitive that
+    has its number of channels as an attribute.
+    """
 
     def __init__(self, coupling: Coupling, alive: np.ndarray, marked: Sequence[Op]) -> None:
         self.coupling, self.alive = coupling, alive
@@ -181,18 +186,20 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         self.next = None  # what follows is no op of the network's
         left = list(op.inputs)
         narrowed = self._narrowed(args, op, left)
-        if any(self._kept(tensor) for tensor in left):
+        # a bias that is added afterwards is zero where channels are gone
+        later = op.operand("bias") if op.kind in LAYERS else None
+        if any(self._kept(tensor) for tensor in left if tensor != later):
             raise InputError(f"a masked network cannot leave channels out of {op.raw} in {op.scope or 'its own code'}")
         result = func(*narrowed, **(kwargs or {}))
         many = isinstance(result, (tuple, list))
-        widened = self._widened(result[0] if many else result, op.outputs[0])
+        widened = self._widened(result[0] if many else result, op.outputs[0], op.kind in LAYERS)
         self.next = number + 1
         return type(result)((widened, *result[1:])) if many else widened
 
     def _narrowed(self, value: Any, op: Op, left: list[int]) -> Any:
         """Arguments with the kept channels; tensors among them are the op's inputs, in their order."""
         if isinstance(value, Tensor) and left:
-            return self._gathered(value, left)
+            return self._gathered(value, left, op.kind in LAYERS)
         if not isinstance(value, (tuple, list)):
             return value
         n, shape = len(value), self.coupling.graph.tensors[op.inputs[0]].shape
@@ -202,7 +209,7 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
             return type(value)(len(kept.get(len(shape) - n + k, range(length))) for k, length in enumerate(value))
         return type(value)(self._narrowed(v, op, left) for v in value)
 
-    def _gathered(self, value: Tensor, left: list[int]) -> Tensor:
+    def _gathered(self, value: Tensor, left: list[int], zeros: bool) -> Tensor:
         shape = self.coupling.graph.tensors[left[0]].shape
         rank, flipped = len(shape), (*shape[:-2], *reversed(shape[-2:]))  # a product's flag became a permute
         if tuple(value.shape) not in (shape, flipped):
@@ -210,14 +217,16 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         turned = tuple(value.shape) != shape
         for axis, kept in self._kept(left.pop(0)).items():
             own = 2 * rank - 3 - axis if turned and axis >= rank - 2 else axis
-            value = ops.gather(value, Tensor(kept, ms.int32), own)
+            small = ops.gather(value, Tensor(kept, ms.int32), own)
+            value = _Kept(own, kept, shape[axis]).widened(small) if zeros else small
         return value
 
-    def _widened(self, small: Tensor, tensor: int) -> Tensor:
+    def _widened(self, value: Tensor, tensor: int, whole: bool) -> Tensor:
+        """A result with zeros for what is gone; ``whole`` where it has numbers there."""
         for axis, kept in self._kept(tensor).items():
-            size = self.coupling.graph.tensors[tensor].shape[axis]
-            small = _Kept(axis, kept, size).widened(small)
-        return small
+            small = ops.gather(value, Tensor(kept, ms.int32), axis) if whole else value
+            value = _Kept(axis, kept, self.coupling.graph.tensors[tensor].shape[axis]).widened(small)
+        return value
 
     def _kept(self, tensor: int) -> dict[int, np.ndarray]:
         labels = self.coupling.labels.get(tensor, ())
