@@ -33,6 +33,7 @@ DESIGNS = designs(_steps_mindspore.KINDS).map(without_dead_ends)
 SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": (Phase.explicit, Phase.generate)}
 
 DIFFERENT = {
+    "activated": {"flops", "memory", "bandwidth"},  # MindSpore writes a leaky relu out as two ops
     "linear": {"flops", "memory", "bandwidth"},  # MindSpore writes an exact gelu out as five ops
     "pooled": {"memory", "bandwidth"},  # MindSpore's pools pad by an op of its own, counted as part of the pool
 }
@@ -95,7 +96,7 @@ def check_twins(design: Design) -> None:
 @example(Design(12, (("standardised", 0, 0, 8), ("conv", 0, 0, 9)), ("classes",)))
 # two names of one parameter, of which MindSpore knows the first
 @example(Design(8, (("tied", 0, 0, 6), ("batch_norm", 0, 0, 9)), ("classes", "maps")))
-@settings(max_examples=30, **SETTINGS)
+@settings(max_examples=15, **SETTINGS)
 def test_random_networks_are_the_same_in_both_frameworks(design: Design) -> None:
     check_twins(design)
 
