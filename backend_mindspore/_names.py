@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mindspore import Parameter, nn
 
-__all__ = ["canonical", "is_statistic", "owners", "parameters"]
+__all__ = ["canonical", "is_statistic", "owners", "parameters", "tied"]
 
 _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _OTHERS = {nn.Embedding: {"embedding_table": "weight"}, nn.PReLU: {"w": "weight"}}
@@ -15,21 +17,34 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def owners(net: nn.Cell) -> dict[str, tuple[nn.Cell, str]]:
     """Canonical name → (cell, attribute) of every parameter, in order; a tied one has its first name."""
-    seen: set[int] = set()
-    wrappers: set[str] = set()
+    firsts: dict[int, str] = {}
     found: dict[str, tuple[nn.Cell, str]] = {}
+    for name, cell, attribute in _named(net):
+        if firsts.setdefault(id(cell._params[attribute]), name) == name:
+            found[name] = (cell, attribute)
+    return found
+
+
+def tied(net: nn.Cell) -> dict[str, str]:
+    """First name of each parameter that has several, by the others."""
+    firsts: dict[int, str] = {}
+    first_of = {name: firsts.setdefault(id(cell._params[a]), name) for name, cell, a in _named(net)}
+    return {name: first for name, first in first_of.items() if name != first}
+
+
+def _named(net: nn.Cell) -> Iterator[tuple[str, nn.Cell, str]]:
+    """(canonical name, cell, attribute) of every place of a parameter."""
+    wrappers: set[str] = set()
     for prefix, cell in net.cells_and_names():
         if type(cell).__module__ == _WRAPPERS:
             wrappers.add(prefix)
         prefix = _unwrapped(prefix, wrappers)
         renamed = _renamed(cell)
         for attribute, parameter in cell._params.items():
-            if parameter is None or id(parameter) in seen:
+            if parameter is None:
                 continue
-            seen.add(id(parameter))
             name = renamed.get(attribute, attribute)
-            found[f"{prefix}.{name}" if prefix else name] = (cell, attribute)
-    return found
+            yield f"{prefix}.{name}" if prefix else name, cell, attribute
 
 
 def parameters(net: nn.Cell) -> dict[str, Parameter]:

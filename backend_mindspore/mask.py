@@ -18,6 +18,7 @@ from prunekit.backend_mindspore._running import Dispatch
 from prunekit.backend_mindspore.state import to_array
 from prunekit.core.analysis import Analysis
 from prunekit.core.coupling.groups import Coupling
+from prunekit.core.coupling.propagate import LAYERS
 from prunekit.core.errors import InputError
 from prunekit.core.graph import Op
 from prunekit.core.plan import PruningPlan
@@ -193,7 +194,7 @@ class _Compress(Dispatch or object):  # type: ignore[misc]
         share = _share(self.coupling, self.alive, op)
         if share < 1:
             return func(*args, **kwargs) / share
-        if op.kind == "conv":  # it knows its widths, and to add nothing is to leave out
+        if op.kind in LAYERS:  # they know their widths, and to add nothing is to leave out
             return func(*self._emptied(args, op), **kwargs)
         left = list(op.inputs)
         narrowed = self._narrowed(args, op, left)

@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
-from prunekit.backend_mindspore._names import parameters
+from prunekit.backend_mindspore._names import parameters, tied
 from prunekit.core.store import check_state
 
 __all__ = ["get_state", "set_state", "to_array"]
@@ -29,7 +29,7 @@ def set_state(net: nn.Cell, values: Mapping[str, NDArray[Any]]) -> None:
         CheckpointError: A name is missing or unknown, or a shape differs; nothing is changed.
     """
     own = parameters(net)
-    check_state({name: tuple(p.shape) for name, p in own.items()}, values)
+    check_state({name: tuple(p.shape) for name, p in own.items()}, values, tied(net))
     for name, parameter in own.items():
         if name in values:
             # the tensor takes over the array's memory: it gets one of its own; and not set_data, which gives the

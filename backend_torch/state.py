@@ -28,11 +28,18 @@ def set_state(model: nn.Module, values: Mapping[str, NDArray[Any]]) -> None:
         CheckpointError: A name is missing or unknown, or a shape differs; nothing is changed.
     """
     own = {name: t for name, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
-    check_state({name: tuple(t.shape) for name, t in own.items()}, values)
+    check_state({name: tuple(t.shape) for name, t in own.items()}, values, _tied(model))
     with torch.no_grad():
         for name, tensor in own.items():
             if name in values:
                 tensor.copy_(torch.as_tensor(np.array(values[name])))
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """First name of each parameter that has several, by the others."""
+    firsts: dict[int, str] = {}
+    first_of = {name: firsts.setdefault(id(p), name) for name, p in model.named_parameters(remove_duplicate=False)}
+    return {name: first for name, first in first_of.items() if name != first}
 
 
 def to_array(tensor: torch.Tensor) -> NDArray[Any]:

@@ -103,21 +103,25 @@ def _example(backend: Backend, model: Any, plan: PruningPlan, example: Any) -> A
     return inputs[0] if len(inputs) == 1 else inputs
 
 
-def check_state(own: Mapping[str, tuple[int, ...]], values: Mapping[str, NDArray[Any]]) -> None:
+def check_state(
+    own: Mapping[str, tuple[int, ...]], values: Mapping[str, NDArray[Any]], tied: Mapping[str, str] | None = None
+) -> None:
     """Make sure that a state is that of a network.
 
     Counters of batches (``num_batches_tracked``), which some frameworks keep and others do not, may be
-    missing or to spare.
+    missing or to spare, and so may second names of tied parameters.
 
     Args:
         own: Shape of every parameter and buffer of the network.
         values: The state.
+        tied: First name of each parameter that has several, by the others.
 
     Raises:
-        CheckpointError: A name is missing or unknown, or a shape differs.
+        CheckpointError: A name is missing or unknown, a shape differs, or so do values under names of one parameter.
     """
+    tied = tied or {}
     missing, unknown = (
-        sorted(n for n in names if not n.endswith("num_batches_tracked"))
+        sorted(n for n in names if not n.endswith("num_batches_tracked") and n not in tied)
         for names in (set(own) - set(values), set(values) - set(own))
     )
     if missing or unknown:
@@ -130,6 +134,12 @@ def check_state(own: Mapping[str, tuple[int, ...]], values: Mapping[str, NDArray
             raise CheckpointError(
                 f"{name} has shape {shape}, got {tuple(values[name].shape)}; "
                 "is the state that of a pruned model? load it with prunekit's load()"
+            )
+    for other, first in tied.items():
+        if other in values and first in values and not np.array_equal(values[other], values[first], equal_nan=True):
+            raise CheckpointError(
+                f"{other} and {first} are one parameter of this model and must have one value, got two; "
+                "build the model as it was when the state was saved"
             )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import gcd
 
 import torch
+from _designs import SIDE, Design, divisor
 from torch import nn
 from torch.nn import functional as F
 
-SIDE = 4
 Code = Callable[["Step", torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -37,12 +36,6 @@ KINDS: dict[str, Callable[[int, int, int], Step]] = {}
 def kind(function: Callable[[int, int, int], Step]) -> Callable[[int, int, int], Step]:
     KINDS[function.__name__] = function
     return function
-
-
-def divisor(*numbers: int) -> int:
-    """The least common divisor above 1, or 1."""
-    common = gcd(*numbers)
-    return next((d for d in (2, 3, 5, 7) if common % d == 0), 1)
 
 
 def plane(x: torch.Tensor) -> torch.Tensor:
@@ -120,6 +113,13 @@ def prelu(x: int, y: int, n: int) -> Step:
 
 
 @kind
+def activated(x: int, y: int, n: int) -> Step:
+    if n % 2 == 0:
+        return Step(x, lambda m, x, y: F.silu(x))
+    return Step(x, lambda m, x, y: F.leaky_relu(F.elu(x) + F.relu6(x), 0.1))
+
+
+@kind
 def add(x: int, y: int, n: int) -> Step:
     if x == y:
         return Step(x, lambda m, x, y: x + y)
@@ -168,6 +168,20 @@ def listed(x: int, y: int, n: int) -> Step:
     return Step(n + y, code, layer=nn.Conv2d(x, n + y, 1))
 
 
+class SplitAt(Step):
+    """Split at a number that the code holds."""
+
+    def __init__(self, x: int, y: int, n: int) -> None:
+        super().__init__(n + 4, Step.forward, layer=nn.Conv2d(x, n + 4, 1))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        return torch.cat([torch.tanh(x[:, 4:]), x[:, :4]], 1)
+
+
+KINDS["split_at"] = SplitAt
+
+
 @kind
 def shuffle(x: int, y: int, n: int) -> Step:
     def code(m: Step, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -210,6 +224,13 @@ def linear(x: int, y: int, n: int) -> Step:
 
 
 @kind
+def tokens(x: int, y: int, n: int) -> Step:
+    """Positions mixed with each other, channel by channel."""
+    layers = {"first": nn.Linear(SIDE * SIDE, 2 * n), "last": nn.Linear(2 * n, SIDE * SIDE)}
+    return Step(x, lambda m, x, y: x + m.last(torch.relu(m.first(x.flatten(2)))).reshape(x.shape), **layers)
+
+
+@kind
 def einsum(x: int, y: int, n: int) -> Step:
     weight = nn.Parameter(torch.randn(n, x))
     return Step(n, lambda m, x, y: torch.einsum("nchw,oc->nohw", x, m.weight), weight=weight)
@@ -227,6 +248,41 @@ def attention(x: int, y: int, n: int) -> Step:
         return m.out_project(seen.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
 
     return Step(n, code, project=nn.Linear(x, 6 * n), out_project=nn.Linear(2 * n, n))
+
+
+class SelfAttention(Step):
+    """The same in a method, whose numbers a cut can set."""
+
+    def __init__(self, x: int, y: int, n: int) -> None:
+        super().__init__(n, Step.forward, project=nn.Linear(x, 6 * n), out_project=nn.Linear(2 * n, n))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        parts = self.project(rows).reshape(x.shape[0], SIDE * SIDE, 3, 2, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = parts[0], parts[1], parts[2]
+        seen = (query @ key.transpose(-2, -1)).softmax(-1) @ value
+        return self.out_project(seen.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
+
+
+KINDS["self_attention"] = SelfAttention
+
+
+@kind
+def cross_attention(x: int, y: int, n: int) -> Step:
+    """What one tensor asks and the other answers, by layers of their own, in heads whose number is an attribute."""
+
+    def code(m: Step, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        asking, asked = (t.flatten(2).transpose(1, 2) for t in (x, y))
+        query = m.query(asking).unflatten(2, (m.heads, -1)).transpose(1, 2)
+        key = m.key(asked).unflatten(2, (m.heads, -1)).transpose(1, 2)
+        value = m.value(asked).unflatten(2, (m.heads, -1)).transpose(1, 2)
+        seen = (query @ key.transpose(-2, -1) * 0.5).softmax(-1) @ value
+        return m.out_project(seen.transpose(1, 2).flatten(2)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
+
+    layers = {"query": nn.Linear(x, 3 * n), "key": nn.Linear(y, 3 * n), "value": nn.Linear(y, 3 * n)}
+    step = Step(n, code, **layers, out_project=nn.Linear(3 * n, n))
+    step.heads = 3
+    return step
 
 
 @kind
@@ -258,16 +314,22 @@ def tied(x: int, y: int, n: int) -> Step:
 @kind
 def shared(x: int, y: int, n: int) -> Step:
     """One layer for two tensors."""
-    if x != y:
-        return tied(x, y, n)
-    return Step(2 * n, lambda m, x, y: torch.cat([m.layer(x), m.layer(y)], 1), layer=nn.Conv2d(x, n, 1))
+    fit = nn.Identity() if x == y else nn.Conv2d(y, x, 1)
+    layer = nn.Conv2d(x, n, 1)
+    return Step(2 * n, lambda m, x, y: torch.cat([m.layer(x), m.layer(m.fit(y))], 1), layer=layer, fit=fit)
 
 
 @kind
 def scaled(x: int, y: int, n: int) -> Step:
-    """A parameter and a buffer with one number for each channel."""
-    gain, offset = nn.Parameter(torch.randn(x, 1, 1)), torch.randn(1, x, 1, 1)
+    """Parameters with one number for each channel, of which one is not learned."""
+    gain, offset = nn.Parameter(torch.randn(x, 1, 1)), nn.Parameter(torch.randn(1, x, 1, 1), requires_grad=False)
     return Step(x, lambda m, x, y: x + m.gain * (x + m.offset), gain=gain, offset=offset)
+
+
+@kind
+def shifted(x: int, y: int, n: int) -> Step:
+    """A buffer with one number for each channel."""
+    return Step(x, lambda m, x, y: x + m.offset, offset=torch.randn(1, x, 1, 1))
 
 
 @kind
@@ -301,3 +363,37 @@ def selective(x: int, y: int, n: int) -> Step:
         return (branches * weights).sum(1)
 
     return Step(n, code, one=nn.Conv2d(x, n, 1), two=nn.Conv2d(x, n, 3, padding=1), choose=nn.Linear(n, 2 * n))
+
+
+class Net(nn.Module):
+    """A random network; each step reads two of the tensors made before it, the latest first."""
+
+    def __init__(self, design: Design) -> None:
+        super().__init__()
+        self.design = design
+        self.stem = nn.Conv2d(3, design.stem, 3, padding=1)
+        widths = [design.stem]
+        self.steps = nn.ModuleList()
+        for (name, _, _, n), (a, b) in zip(design.steps, design.reads, strict=True):
+            self.steps.append(KINDS[name](widths[a], widths[b], n))
+            widths.append(self.steps[-1].out)
+        self.maps = nn.Conv2d(widths[-1], 3, 1) if "maps" in design.heads else None
+        self.classes = nn.Linear(widths[-1], 5) if "classes" in design.heads else None
+        self.flat = nn.Linear(widths[-1] * SIDE * SIDE, 5) if "flat" in design.heads else None
+        self.auxiliary = nn.Linear(widths[len(widths) // 2], 5) if design.auxiliary else None
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = [self.stem(x)]
+        for step, (a, b) in zip(self.steps, self.design.reads, strict=True):
+            made.append(step(made[a], made[b]))
+        last = made[-1]
+        result = {}
+        if self.maps is not None:
+            result["maps"] = self.maps(last)
+        if self.classes is not None:
+            result["classes"] = self.classes(last.mean((2, 3)))
+        if self.flat is not None:
+            result["flat"] = self.flat(last.flatten(1))
+        if self.auxiliary is not None and self.training:
+            result["auxiliary"] = self.auxiliary(made[len(made) // 2].mean((2, 3)))
+        return result

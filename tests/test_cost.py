@@ -84,6 +84,27 @@ def test_figures_are_of_one_sample() -> None:
     assert Cost(couple(two_convs(batch=7)), batch=1).full(("macs",))["macs"] == 7 * one.full(("macs",))["macs"]
 
 
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_batch_in_one_axis_with_channels_counts_once(batch: int) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 6, 1), nn.Linear(5, 7)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x)
+            return self.fc(torch.relu(x.reshape(-1, 5))).reshape(x.shape[0], -1, 7).sum(1)
+
+    def cost(n: int) -> Cost:
+        return Cost(analyse(TorchBackend(), Rows(), torch.zeros(n, 3, 1, 5)).coupling)
+
+    assert cost(batch).of([[6], [5]], METRICS)["macs"].tolist() == [(3 + 7) * 5 * 6, (3 + 7) * 5 * 5]
+    for metric in METRICS:
+        assert (
+            cost(batch).of([[6], [5]], (metric,))[metric].tolist()[1:] == cost(1).of([[5]], (metric,))[metric].tolist()
+        )
+
+
 def test_products() -> None:
     net = Little((2, 4, 10, 8))
     x = net.inputs[0]

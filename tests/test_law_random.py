@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
-from _steps import KINDS, SIDE
+from _designs import SIDE, Design, designs
+from _steps import KINDS, Net
 from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from nets import randomise, tensors
 from torch import nn
 
@@ -22,59 +21,7 @@ from prunekit.core.testing import random_plan, relative_error
 BACKEND = TorchBackend()
 
 
-@dataclass(frozen=True)
-class Design:
-    """What to build: the width of the stem, steps ``(kind, x, y, width)``, and how it ends."""
-
-    stem: int
-    steps: tuple[tuple[str, int, int, int], ...]
-    heads: tuple[str, ...]
-    auxiliary: bool = field(default=False)
-
-
-class Net(nn.Module):
-    """A random network; each step reads two of the tensors made before it, the latest first."""
-
-    def __init__(self, design: Design) -> None:
-        super().__init__()
-        self.design = design
-        self.stem = nn.Conv2d(3, design.stem, 3, padding=1)
-        widths = [design.stem]
-        self.steps = nn.ModuleList()
-        for name, x, y, n in design.steps:
-            self.steps.append(KINDS[name](widths[-1 - x % len(widths)], widths[-1 - y % len(widths)], n))
-            widths.append(self.steps[-1].out)
-        self.maps = nn.Conv2d(widths[-1], 3, 1)
-        self.classes = nn.Linear(widths[-1], 5)
-        self.flat = nn.Linear(widths[-1] * SIDE * SIDE, 5)
-        self.auxiliary = nn.Linear(widths[len(widths) // 2], 5) if design.auxiliary else None
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        made = [self.stem(x)]
-        for step, (_, a, b, _) in zip(self.steps, self.design.steps, strict=True):
-            made.append(step(made[-1 - a % len(made)], made[-1 - b % len(made)]))
-        last = made[-1]
-        result = {}
-        if "maps" in self.design.heads:
-            result["maps"] = self.maps(last)
-        if "classes" in self.design.heads:
-            result["classes"] = self.classes(last.mean((2, 3)))
-        if "flat" in self.design.heads:
-            result["flat"] = self.flat(last.flatten(1))
-        if self.auxiliary is not None and self.training:
-            result["auxiliary"] = self.auxiliary(made[len(made) // 2].mean((2, 3)))
-        return result
-
-
-WIDTHS = st.sampled_from([4, 6, 8, 9, 12])
-STEPS = st.tuples(st.sampled_from(sorted(KINDS)), st.integers(0, 2), st.integers(0, 3), WIDTHS)
-DESIGNS = st.builds(
-    Design,
-    stem=WIDTHS,
-    steps=st.lists(STEPS, min_size=2, max_size=7).map(tuple),
-    heads=st.sets(st.sampled_from(["maps", "classes", "flat"]), min_size=1).map(lambda s: tuple(sorted(s))),
-    auxiliary=st.booleans(),
-)
+DESIGNS = designs(KINDS)
 
 
 def build(design: Design) -> nn.Module:

@@ -140,6 +140,19 @@ class Twins(Body):
         return self.two(self.one(x))  # body
 
 
+class Centred(Body):
+    """Weights worked out from others, which are not zero where those are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = conv(12, 12, 3)
+
+    def body(self, x: Tensor) -> Tensor:
+        weight = self.layer.weight
+        weight = weight - weight.mean((1, 2, 3), keep_dims=True)
+        return ops.conv2d(x, weight, self.layer.bias, pad_mode="pad", padding=1)
+
+
 class Literal(Body):
     def body(self, x: Tensor) -> Tensor:
         return ops.cat((x[:, 5:], x[:, :5] * 2), 1)
@@ -178,7 +191,7 @@ def check(analysis: Analysis) -> None:
         assert relative_error(found, expected) < 1e-5
 
 
-@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions, Weights, Literal])
+@pytest.mark.parametrize("kind", [Halves, Shuffle, LastAxis, Groups, Twins, Positions, Weights, Literal, Centred])
 def test_code_between_layers_is_cut_exactly(kind: type[Body]) -> None:
     analysis = look(kind())
     assert any(m.name == "first.weight" for g in analysis.groups for m in g.members)

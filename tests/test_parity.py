@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,27 +14,17 @@ pytest.importorskip("mindspore")
 import prunekit.backend_mindspore  # noqa: F401, I001  (before mindspore: it sets what its kernels read)
 import mindspore as ms
 import torch
+from _twins import Twins, check_budget, check_costs, check_groups, check_plan, worst
 
 from prunekit.algorithms.uni_pruning import UniPruning
 from prunekit.backend_mindspore.backend import MindSporeBackend
 from prunekit.backend_torch.backend import TorchBackend
-from prunekit.core.analysis import Analysis, analyse
-from prunekit.core.budget import Budget
-from prunekit.core.cost import METRICS, Cost
-from prunekit.core.plan import PruningPlan
-from prunekit.core.prune import score_model, select
+from prunekit.core.analysis import analyse
+from prunekit.core.prune import score_model
 from prunekit.core.testing import random_plan, relative_error
 
 MODELS = [entry.name for entry in TorchBackend().list_models()]
 QUICK = ("lenet5", "resnet20", "mobilenetv2")
-
-
-class Twins(NamedTuple):
-    """A network in both frameworks, with one set of weights."""
-
-    torch: Analysis
-    mindspore: Analysis
-    images: np.ndarray
 
 
 @cache
@@ -66,41 +56,22 @@ def _random_norm(name: str, value: np.ndarray, rng: np.random.Generator) -> np.n
     return value
 
 
-def logits(twins_: Twins, models: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
-    mine = twins_.torch.backend.predict(models[0], torch.as_tensor(twins_.images))
-    return mine, twins_.mindspore.backend.predict(models[1], ms.Tensor(twins_.images))
-
-
 @pytest.fixture(params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
 def pair(request: Any) -> Twins:
     return twins(request.param)
 
 
-def members(analysis: Analysis) -> dict[str, Any]:
-    return {
-        g.name: (g.size, sorted((m.name, m.axis, m.role, m.indices.tolist()) for m in g.members))
-        for g in analysis.groups
-    }
-
-
 def test_groups_and_frozen_layers_are_the_same(pair: Twins) -> None:
-    left, right = members(pair.torch), members(pair.mindspore)
-    assert list(left) == list(right)
-    assert left == right
-    frozen = [[(f.name, f.size, f.members) for f in a.coupling.frozen] for a in (pair.torch, pair.mindspore)]
-    assert frozen[0] == frozen[1]
+    check_groups(pair)
 
 
 def test_outputs_are_the_same(pair: Twins) -> None:
-    mine, theirs = logits(pair, (pair.torch.model, pair.mindspore.model))
-    assert relative_error(theirs, mine) < 1e-4
+    mine, theirs = pair.outputs(pair.models)
+    assert worst(theirs, mine) < 1e-4
 
 
 def test_costs_are_the_same_to_the_last_unit(pair: Twins) -> None:
-    groups = pair.torch.coupling.widths
-    widths = np.random.default_rng(0).integers(1, groups + 1, size=(20, len(groups)))
-    left, right = (Cost(a.coupling).of(widths, METRICS) for a in (pair.torch, pair.mindspore))
-    assert {m: v.tolist() for m, v in left.items()} == {m: v.tolist() for m, v in right.items()}
+    check_costs(pair)
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "l2_gamma", "bn_gamma", "fpgm", "lamp"])
@@ -117,8 +88,7 @@ def test_scores_are_the_same(pair: Twins, criterion: str) -> None:
 
 
 def test_a_budget_gives_the_same_plan(pair: Twins) -> None:
-    plans = [select(a, Budget.of(macs=0.5), score_model(a, "l2")) for a in (pair.torch, pair.mindspore)]
-    assert plans[0].kept == plans[1].kept
+    check_budget(pair)
 
 
 def test_uni_pruning_takes_the_same_channels(pair: Twins) -> None:
@@ -131,12 +101,8 @@ def test_uni_pruning_takes_the_same_channels(pair: Twins) -> None:
 
 
 def test_a_plan_of_one_framework_cuts_the_twin(pair: Twins) -> None:
-    plan = random_plan(pair.torch, seed=3)
-    again = PruningPlan.from_dict(plan.to_dict())
-    small = pair.torch.backend.apply(pair.torch, again), pair.mindspore.backend.apply(pair.mindspore, again)
-    mine, theirs = logits(pair, small)
-    assert relative_error(theirs, mine) < 1e-4
-    assert relative_error(mine, logits(pair, (pair.torch.model, pair.mindspore.model))[0]) > 1e-3
+    whole, cut = check_plan(pair)
+    assert worst(cut, whole) > 1e-3
 
 
 @pytest.mark.parametrize("source", ["torch", "mindspore"])
@@ -147,6 +113,6 @@ def test_a_folder_of_one_framework_loads_in_the_other(source: str, tmp_path: Pat
     mine.backend.save(small, tmp_path)
     again = other.backend.load(other.model, tmp_path)
     both = (small, again) if source == "torch" else (again, small)
-    theirs, ours = logits(pair, both)
-    assert relative_error(theirs, ours) < 1e-4
+    ours, theirs = pair.outputs(both)
+    assert worst(theirs, ours) < 1e-4
     assert other.backend.plan_of(again).kept == mine.backend.plan_of(small).kept

@@ -118,6 +118,18 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     assert torch.equal(again(x), small(x))
 
 
+def test_tied_weights_have_one_value_under_any_of_their_names() -> None:
+    backend, model = TorchBackend(), Tied()
+    state = backend.get_state(model)
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    other = next(name for name in names if name not in dict(model.named_parameters()))
+    once = {name: value + 1 for name, value in state.items() if name != other}
+    backend.set_state(model, once)
+    assert np.array_equal(backend.get_state(model)[other], state[other] + 1)
+    with pytest.raises(CheckpointError, match="are one parameter of this model"):
+        backend.set_state(model, {**once, other: state[other]})
+
+
 def test_half_and_double_precision(tmp_path: Path) -> None:
     for number, dtype in enumerate((torch.float64, torch.bfloat16)):
         small = pruned().to(dtype)

@@ -45,15 +45,17 @@ class _Polynomial:
         forms: Slope and base of the axis lengths that occur, ``(G, F + 1)`` and ``(F + 1,)``;
             the last is the constant 1.
         factors: Columns of ``forms``, one row per degree: ``(D, M)``.
-        coefficients: Array ``(M,)``.
+        coefficients: Array ``(M,)``, for a whole batch.
+        batch: Samples in it.
     """
 
     forms: tuple[NDArray[np.float64], NDArray[np.float64]]
     factors: IntArray
     coefficients: IntArray
+    batch: int
 
     def values(self, widths: IntArray) -> IntArray:
-        """Value of each monomial, ``(n, M)`` for widths ``(n, G)``."""
+        """Value of each monomial for the batch, ``(n, M)`` for widths ``(n, G)``."""
         slope, base = self.forms
         lengths = np.rint(widths.astype(np.float64) @ slope + base).astype(np.int64)
         product: IntArray = lengths[:, self.factors[0]]
@@ -63,13 +65,13 @@ class _Polynomial:
         return product
 
     def total(self, widths: IntArray) -> IntArray:
-        """Sum of the monomials, ``(n,)`` for widths ``(n, G)``."""
+        """Sum of the monomials for one sample, ``(n,)`` for widths ``(n, G)``."""
         step = max(_CELLS // max(len(self.coefficients), 1), 1)
         result = np.empty(len(widths), dtype=np.int64)
         for start in range(0, len(widths), step):
             part = slice(start, start + step)
             result[part] = self.values(widths[part]).sum(axis=1)
-        return result
+        return -(-result // self.batch)
 
 
 class Cost:
@@ -100,7 +102,8 @@ class Cost:
     ) -> None:
         self.coupling = coupling
         self.convention = find_convention(convention)
-        self._counter = Counter(coupling.graph, coupling.forms, _batch(coupling) if batch is None else batch)
+        self._batch = _batch(coupling) if batch is None else batch
+        self._counter = Counter(coupling.graph, coupling.forms, self._batch)
         self._monomials = _by_counter(self._counter.monomials())
         _, first, same = np.unique(
             np.column_stack([coupling.forms.slope, coupling.forms.base]), axis=0, return_index=True, return_inverse=True
@@ -154,7 +157,7 @@ class Cost:
             values = self._compile(terms, merge=False).values(row)[0]
             for (_, monomial), value in zip(terms, values, strict=True):
                 figures = table.setdefault(monomial.owner, {})
-                figures[metric] = figures.get(metric, 0) + int(value)
+                figures[metric] = figures.get(metric, 0) - int(-value // self._batch)
         return tuple(
             LayerCost(layer, {m: figures.get(m, 0) for m in metrics})
             for layer, figures in table.items()
@@ -209,7 +212,7 @@ class Cost:
         slope = np.zeros((len(self.coupling.groups), len(used) + 1))
         slope[:, :-1] = forms.slope[used].T
         base = np.append(forms.base[used], 1).astype(np.float64)
-        return _Polynomial((slope, base), factors, np.array(list(merged.values()), dtype=np.int64))
+        return _Polynomial((slope, base), factors, np.array(list(merged.values()), dtype=np.int64), self._batch)
 
 
 def _by_counter(monomials: Iterable[Monomial]) -> dict[str, list[Monomial]]:

@@ -52,7 +52,7 @@ class Monomial:
     Attributes:
         counter: What it counts.
         owner: Dotted name of the layer.
-        coefficient: Constant factor.
+        coefficient: Constant factor, for the whole batch.
         factors: Sorted ids of the forms of the axes that vary.
     """
 
@@ -93,7 +93,11 @@ class Counter:
     def _monomial(
         self, counter: str, owner: str, shape: Sequence[tuple[int, int]], times: int = 1, sample: bool = True
     ) -> Monomial:
-        """The product of axes, given as (tensor, axis), and a constant; per sample if ``sample``."""
+        """The product of axes, given as (tensor, axis), and a constant, in the whole batch.
+
+        Where the samples are follows from no shape: rows × channels merge to an axis that varies with the channels.
+        So what is done once for all samples counts for each of them, and sums are divided by their number.
+        """
         factors = []
         for tensor, axis in shape:
             known = self._axes.get(tensor)
@@ -101,8 +105,8 @@ class Counter:
                 factors.append(known[axis])
             else:
                 times *= self._graph.tensors[tensor].shape[axis]
-        if sample:
-            times = -(-times // self._batch)
+        if not sample:
+            times *= self._batch
         return Monomial(counter, owner, times, tuple(sorted(factors)))
 
     def _all_axes(self, tensor: int) -> list[tuple[int, int]]:
