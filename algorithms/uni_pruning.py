@@ -114,6 +114,7 @@ class UniPruning:
     """
 
     name = "uni_pruning"
+    Settings = UniPruningConfig
 
     def __init__(self, config: UniPruningConfig | Mapping[str, Any] | object | None = None) -> None:
         self.config = parse_config(config)

@@ -11,28 +11,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings
-from prunekit.algorithms.eagle_eye import EagleEyeSettings
-from prunekit.algorithms.meta_pruning import MetaPruningSettings
-from prunekit.algorithms.prune_ea import PruneEASettings
-from prunekit.algorithms.uni_pruning import UniPruningConfig
 from prunekit.cli._yaml import parse
 from prunekit.cli.config import METHODS, OWN_KEYS, PruneKeys, RunConfig, list_configs
 from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError
 from prunekit.core.recipe import Recipe
-from prunekit.core.registry import get_backend
+from prunekit.core.registry import get_algorithm, get_backend
 
 __all__ = ["first_config"]
 
-_KEYS: dict[str, type[BaseModel]] = {
-    "uni_pruning": UniPruningConfig,
-    "eagle_eye": EagleEyeSettings,
-    "channel_pruning": ChannelPruningSettings,
-    "prune_ea": PruneEASettings,
-    "meta_pruning": MetaPruningSettings,
-    "prune": PruneKeys,
-}
 _SMALL = 64  # pixels; larger images come from a folder
 _WIDTH = 100
 _RECIPES = ("training", "finetune", "recover")
@@ -64,7 +51,7 @@ def first_config(method: str, model: str, backend: str, *, file: str = "prunekit
         kind = Recipe if name in _RECIPES else field.annotation
         if name == "method":
             parts += [*_comment(_capital(METHODS[method])), "method:", f"  name: {method}"]
-            parts += _keys(_KEYS.get(method), given[name], leave=OWN_KEYS if method == "uni_pruning" else ())
+            parts += _keys(_settings(method), given[name], leave=OWN_KEYS if method == "uni_pruning" else ())
         elif kind is Recipe or (isinstance(kind, type) and issubclass(kind, BaseModel)):
             parts += _section(name, kind, given.get(name))
         else:
@@ -72,6 +59,13 @@ def first_config(method: str, model: str, backend: str, *, file: str = "prunekit
             parts.append(_line(name, given.get(name, field.default), off=name not in given))
         parts.append("")
     return "\n".join(parts)
+
+
+def _settings(method: str) -> Any:
+    """The class of a method's keys, where they are known."""
+    if method in ("prune", "none"):
+        return PruneKeys if method == "prune" else None
+    return getattr(get_algorithm(method), "Settings", None)
 
 
 def _section(name: str, kind: type, given: Mapping[str, Any] | None) -> Iterator[str]:

@@ -93,6 +93,9 @@ def test_a_search_alone_has_a_report(searched: Path) -> None:
         (searched / "search.json").write_text(text)
 
 
+@pytest.mark.parametrize(
+    "searched", ["torch", pytest.param("mindspore", marks=[*BACKENDS[1].marks, pytest.mark.slow])], indirect=True
+)
 def test_a_fine_tuned_strategy_is_a_run_like_any_other(searched: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     arguments = ("--lr", 0.02, "--weight-decay", 0.001, "--epoch", 0.5, "--out", out)
