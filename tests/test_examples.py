@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,3 +56,12 @@ print(list_backends(), backend.latency(model, backend.example((1, 1, 28, 28)), r
 """
     done = python(code, tmp_path, str(tmp_path / "site"))
     assert "torch-bfloat16" in done.stdout and done.stdout.strip().endswith("3"), done.stderr
+
+
+def test_the_notebook_runs_cell_by_cell(tmp_path: Path) -> None:
+    cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    done = python(code.replace("epochs=4", "epochs=0.3").replace("epochs=2", "epochs=0.3"), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "after fine-tuning" in done.stdout
+    assert all(not cell.get("outputs") for cell in cells), "clear the outputs before you save the notebook"

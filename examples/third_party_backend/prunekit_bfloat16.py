@@ -16,7 +16,7 @@ from prunekit.core.backend import Latency
 
 
 class Bfloat16Backend(TorchBackend):
-    """All that PyTorch's backend does; a backend of another framework derives from ``prunekit.core.backend.Backend``."""
+    """What PyTorch's backend does; that of another framework derives from ``prunekit.core.backend.Backend``."""
 
     name = "torch-bfloat16"
 
