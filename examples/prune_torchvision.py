@@ -1,0 +1,21 @@
+"""Prune a torchvision network in ten lines: half of its multiply-accumulates go, and the folder loads anywhere.
+
+python examples/prune_torchvision.py
+"""
+
+from pathlib import Path
+
+import torch
+from torchvision.models import resnet18
+
+from prunekit.backend_torch import inspect, load, prune, save
+
+image = torch.randn(1, 3, 224, 224)
+model = resnet18().eval()  # with weights="DEFAULT" a trained one
+print(inspect(model, image))
+small = prune(model, image, macs=0.5)
+out = Path("outputs/examples/resnet18")
+save(small, out)
+again = load(resnet18().eval(), out)
+torch.testing.assert_close(again(image), small.eval()(image))
+print(sum(p.numel() for p in model.parameters()), "->", sum(p.numel() for p in small.parameters()), "parameters")
