@@ -24,7 +24,9 @@ recipe = Recipe(epochs=asked.epochs, lr=0.2, schedule="onecycle", weight_decay=5
 backend.fit(model, data.train, recipe)
 
 analysis = analyse(backend, model, backend.example((1, *data.shape)))
-method = EagleEye({"flops_target": 0.5, "candidates": asked.candidates, "bn_batches": 5, "search": "halving"})
+method = EagleEye(
+    {"flops_target": 0.5, "candidates": asked.candidates, "bn_batches": min(5, len(data.train)), "search": "halving"}
+)
 outcome = method.run(Task(analysis, data, model="resnet20", finetune=recipe, say=print))
 
 small = backend.apply(outcome.analysis, outcome.plan)

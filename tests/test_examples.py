@@ -18,11 +18,28 @@ SMALL = {
     "finetune_torchrun": ["--epochs", "0.5", "--limit", "128"],
     "finetune_onnx": ["--epochs", "0.5", "--limit", "160", "--data", "digits"],
     "uni_pruning_torch": ["--epochs", "2", "--limit", "160"],
+    "uni_pruning_lightning": ["--epochs", "2", "--limit", "160"],
     "uni_pruning_mindspore": ["--epochs", "1", "--limit", "160"],
     "eagle_eye": ["--candidates", "4", "--epochs", "0.5", "--limit", "200"],
     "pareto_search": ["--generations", "1", "--individuals", "4", "--limit", "160"],
 }
-NEEDS = {"mindspore": "mindspore", "mindir": "mindspore", "across": "mindspore", "onnx": "onnxruntime"}
+NEEDS = {
+    "mindspore": "mindspore",
+    "mindir": "mindspore",
+    "across": "mindspore",
+    "onnx": "onnxruntime",
+    "lightning": "lightning",
+}
+
+# some builds of torchvision lack their compiled ops, without which Lightning cannot be imported
+_RUN = """
+import runpy, sys
+if "lightning" in sys.argv[1]:
+    from prunekit.backend_torch._torchvision import import_torchvision
+    import_torchvision()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_every_example_is_tried() -> None:
@@ -34,7 +51,7 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
     for part, library in NEEDS.items():
         if part in name and not find_spec(library):
             pytest.skip(f"{library} is not installed")
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *SMALL.get(name, [])]
+    command = [sys.executable, "-c", _RUN, str(EXAMPLES / f"{name}.py"), *SMALL.get(name, [])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
