@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.backend_torch._batches import (
     call,
@@ -23,6 +21,7 @@ from prunekit.backend_torch._batches import (
     pair,
 )
 from prunekit.backend_torch._copying import deep_copy
+from prunekit.backend_torch._double import in_double
 from prunekit.backend_torch._nested import map_tensors
 from prunekit.backend_torch.state import to_array
 from prunekit.backend_torch.trace import leaves
@@ -67,19 +66,8 @@ def predict(model: nn.Module, inputs: Iterable[Any] | Any) -> NDArray[Any]:
 
 def outputs(model: nn.Module, example: Any) -> list[NDArray[Any]]:
     """All tensors of a network's answer; see ``core.backend.Backend.outputs``."""
-    doubled = all(p.dtype is torch.float64 for p in model.parameters() if p.is_floating_point())
-    with evaluating(model), torch.inference_mode(), _InDouble() if doubled else contextlib.nullcontext():
+    with evaluating(model), torch.inference_mode(), in_double(model):
         return [to_array(t) for t in leaves(call(model, example)) if t.is_floating_point()]
-
-
-class _InDouble(TorchDispatchMode):
-    """Numbers that code makes in single precision (``.float()``) are made in double, as the network's own are."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = torch.utils._pytree.tree_map_only(
-            torch.dtype, lambda kind: torch.float64 if kind is torch.float32 else kind, (args, kwargs or {})
-        )
-        return func(*args, **kwargs)
 
 
 def precise(model: nn.Module, example: Any) -> tuple[nn.Module, Any]:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunekit.backend_torch._aten import describe
 from prunekit.backend_torch._copying import deep_copy
+from prunekit.backend_torch._double import in_double
 from prunekit.backend_torch._nested import map_tensors
 from prunekit.core.errors import PrunekitError, TraceError
 from prunekit.core.graph import Graph, Op, Tensor
@@ -168,7 +169,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
             if first:
                 self.inputs.append(number)
         try:
-            with inference(), self._follow_modules(), self:
+            with inference(), self._follow_modules(), self, in_double(self.model):
                 result = call(self.model, example)
         except PrunekitError:  # of ours, not the model's
             raise

@@ -129,7 +129,8 @@ def _settings(name: str) -> tuple[str, ...]:
     if "rcnn" in name:
         options = ["box_score_thresh=0", "rpn_pre_nms_top_n_test=200", "rpn_post_nms_top_n_test=40"]
     else:
-        options = ["score_thresh=0", "topk_candidates=50"]
+        # of equal scores, of which there are many further down, rounding decides which comes first
+        options = ["score_thresh=0", "topk_candidates=50", "detections_per_img=10"]
     return tuple(part for option in options for part in ("--set", option))
 
 
