@@ -118,7 +118,8 @@ class _Compress(TorchDispatchMode):
         if str(func) != op.raw:
             raise InputError(
                 f"a masked model must run the ops it was traced with, expected {op.raw}, got {func}; "
-                "call it in inference mode (torch.inference_mode()) and eval()"
+                "call it in inference mode (torch.inference_mode()) and eval(), and once before if its first call "
+                "works out what the others use"
             )
         if position not in self.coupling.compress:
             return out

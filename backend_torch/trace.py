@@ -64,11 +64,25 @@ def trace(model: nn.Module, example: Any) -> Graph:
 def trace_copy(model: nn.Module, example: Any) -> Graph:
     """As :func:`trace`, on a copy that may be changed."""
     model.eval()
+    before = _held(model)
     recorder = _Recorder(model)
     recorder.run(example)
+    if _held(model) != before:  # it keeps what it worked out for the next call, which goes another way
+        recorder = _Recorder(model)
+        recorder.run(example)
     if recorder.unreached():
         _trace_training(model, example, recorder)
     return recorder.graph()
+
+
+def _held(model: nn.Module) -> dict[str, int]:
+    """The buffers of a network and other tensors that its modules keep, by ``id``."""
+    plain = {
+        f"{name}.{key}": id(value)
+        for name, module in model.named_modules() for key, value in vars(module).items()
+        if isinstance(value, torch.Tensor)
+    }  # fmt: skip
+    return plain | {name: id(buffer) for name, buffer in model.named_buffers()}
 
 
 def _trace_training(model: nn.Module, example: Any, recorder: _Recorder) -> None:

@@ -235,3 +235,28 @@ def test_a_head_for_training_is_cut_with_the_rest() -> None:
     assert len(found) == len(expected) == 3
     assert all(relative_error(f, e) < 1e-5 for f, e in zip(found, expected, strict=True))
     assert small.auxiliary.in_features == 6
+
+
+class Keeps(nn.Module):
+    """Works out positions in its first call and keeps them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.place = nn.Linear(6, 16), nn.Linear(16, 4), nn.Linear(1, 16)
+        self.register_buffer("positions", torch.zeros(0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(self.positions) != x.shape[1]:
+            self.positions = torch.arange(x.shape[1])[:, None] / 10
+        return self.two(torch.softmax(self.one(x) + self.place(self.positions), -1))
+
+
+def test_what_a_network_keeps_from_its_first_call_is_part_of_it() -> None:
+    model, example = Keeps().eval(), torch.randn(2, 5, 6)
+    assert verify(TorchBackend(), model, example).status == "non-neutral exact"
+    analysis = analyse(TorchBackend(), model, example)
+    model(example)
+    plan = random_plan(analysis)
+    with TorchBackend().masked(analysis, plan), torch.inference_mode():
+        expected = model(example)
+    torch.testing.assert_close(TorchBackend().apply(analysis, plan)(example), expected)

@@ -238,7 +238,7 @@ def ready_configurations() -> list[Any]:
     cases = []
     for name in list_configs():
         for backend in ("torch", "mindspore"):
-            once = backend == "torch" or name in ("prune_resnet20", "eagle_eye_resnet20")
+            once = backend == "torch" or name == "prune_resnet20"
             long = "imagenet" in name or not once
             marks = [pytest.mark.slow] if long else []
             if backend == "mindspore":

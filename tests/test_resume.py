@@ -148,6 +148,7 @@ def kill_and_resume(backend: str, method: str, kills: int, folder: Path) -> None
             return
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     kill_and_resume("torch", "eagle_eye", 3, tmp_path)
 
