@@ -236,8 +236,13 @@ def randomised(analysis: Analysis, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     learned = {t.name for t in analysis.graph.tensors if t.role == "parameter"}
     state = backend.get_state(model, copy=False)
+    known: dict[tuple[int, tuple[int, ...]], Any] = {}  # tied parameters: two names, one place in memory
     for name, values in state.items():
         if values.dtype.kind != "f" or values.size < 2:
+            continue
+        place = values.ctypes.data, values.shape
+        if place in known:
+            state[name] = known[place]
             continue
         if name.endswith("running_var"):
             state[name] = rng.uniform(0.5, 1.5, values.shape).astype(values.dtype)
@@ -247,6 +252,7 @@ def randomised(analysis: Analysis, seed: int = 0) -> Any:
             gain = values.flat[0] > 0.5
             drawn = rng.uniform(0.5, 1.5, values.shape) if gain else rng.normal(0, 0.3, values.shape)
             state[name] = drawn.astype(values.dtype)
+        known[place] = state[name]
     backend.set_state(model, state)
     return model
 

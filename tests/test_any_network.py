@@ -260,3 +260,10 @@ def test_what_a_network_keeps_from_its_first_call_is_part_of_it() -> None:
     with TorchBackend().masked(analysis, plan), torch.inference_mode():
         expected = model(example)
     torch.testing.assert_close(TorchBackend().apply(analysis, plan)(example), expected)
+
+
+def test_parameters_with_two_names_keep_one_value() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    for layer in (model[0], model[2]):
+        layer.bias = nn.Parameter(torch.zeros(8)) if layer is model[0] else model[0].bias
+    assert verify(TorchBackend(), model.eval(), torch.randn(4, 6)).status == "exact"
