@@ -37,7 +37,8 @@ run op by op (PYNATIVE) and one of them compiled, too (GRAPH). {exact} of {netwo
 - **frozen**: the share of the parameters that no cut makes smaller; **cut**: the share that the cuts took.
 - **seconds**: trace, groups and trial cuts; **GB**: peak memory of the whole check, three networks in double precision.
 - **numbers in the code**: places in the network's own code that are right at full width only, and what was done:
-  an *attribute* set, axes *tied*, an expression *rewritten* as an attribute, or channels *frozen*; `prunekit verify NAME` tells file and line.
+  an *attribute* set, axes *tied*, an expression *rewritten* as an attribute, or channels *frozen*;
+  `prunekit verify NAME` tells file and line.
 """
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
 
