@@ -31,9 +31,9 @@ from prunekit.backend_mindspore.cut import clone
 from prunekit.backend_mindspore.state import to_array
 from prunekit.backend_mindspore.trace import positional
 from prunekit.core._files import produce_atomic, write_atomic
-from prunekit.core._names import nearest
 from prunekit.core.backend import ExportFormat
 from prunekit.core.errors import ExportError, MissingDependencyError
+from prunekit.core.export_files import export_target
 
 __all__ = ["FORMATS", "export"]
 
@@ -87,7 +87,7 @@ def export(
         MissingDependencyError: The format's library is not installed.
         OutputError: The file cannot be written.
     """
-    target = _target(path, format)
+    target = export_target(path, format, FORMATS)
     if format == "air" and ms.get_context("device_target") != "Ascend":
         raise ExportError(
             f"air files can be written on Ascend only, got device_target={ms.get_context('device_target')!r}; export "
@@ -168,17 +168,6 @@ def _other_formats(format: str) -> str:
     """The other formats that this machine can write."""
     ascend = ms.get_context("device_target") == "Ascend"
     return ", ".join(f for f in FORMATS if f != format and (ascend or f != "air"))
-
-
-def _target(path: str | os.PathLike[str], format: str) -> Path:
-    if format not in FORMATS:
-        raise ExportError(f"format must be a known one, got {format!r}; {nearest(str(format), FORMATS)}")
-    target, suffixes = Path(path), FORMATS[format].suffixes
-    if not target.suffix:
-        return target.with_name(target.name + suffixes[0])
-    if target.suffix.lower() not in suffixes:
-        raise ExportError(f"a {format} file must end in {' or '.join(suffixes)}, got {target.name!r}; rename it")
-    return target
 
 
 def _positional(model: nn.Cell, example: Any) -> Arguments:

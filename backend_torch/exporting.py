@@ -25,9 +25,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from prunekit.core._files import produce_atomic
-from prunekit.core._names import nearest
 from prunekit.core.backend import ExportFormat
 from prunekit.core.errors import ExportError, MissingDependencyError
+from prunekit.core.export_files import export_target
 
 __all__ = ["FORMATS", "export"]
 
@@ -68,7 +68,7 @@ def export(
         MissingDependencyError: The format's library is not installed.
         OutputError: The file cannot be written.
     """
-    target = _target(path, format)
+    target = export_target(path, format, FORMATS)
     copied = copy.deepcopy(model).cpu().eval()
     arguments = _positional(copied, example)
     with _quiet(), torch.no_grad():
@@ -109,17 +109,6 @@ def _write(
         f"try another format ({', '.join(f for f in FORMATS if f != format)})"
         + (", or dynamic_batch=False" if other is not None else "")
     )
-
-
-def _target(path: str | os.PathLike[str], format: str) -> Path:
-    if format not in FORMATS:
-        raise ExportError(f"format must be a known one, got {format!r}; {nearest(str(format), FORMATS)}")
-    target, suffixes = Path(path), FORMATS[format].suffixes
-    if not target.suffix:
-        return target.with_name(target.name + suffixes[0])
-    if target.suffix.lower() not in suffixes:
-        raise ExportError(f"a {format} file must end in {' or '.join(suffixes)}, got {target.name!r}; rename it")
-    return target
 
 
 def _positional(model: nn.Module, example: Any) -> Arguments:

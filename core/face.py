@@ -10,7 +10,8 @@ from typing import Any
 from prunekit.core.analysis import analyse
 from prunekit.core.backend import Backend
 from prunekit.core.budget import Budget
-from prunekit.core.errors import ExportError, InputError
+from prunekit.core.errors import InputError
+from prunekit.core.export_files import format_of
 from prunekit.core.importance.score import Importance
 from prunekit.core.inspection import Inspection
 from prunekit.core.plan import PruningPlan
@@ -167,15 +168,7 @@ class Face:
         Raises:
             ExportError: The format is unknown, or the file does not compute what the model does.
         """
-        return self.backend.export(model, example, Path(path), format or self._format_of(Path(path)))
-
-    def _format_of(self, path: Path) -> str:
-        known = self.backend.export_formats()
-        for name, kind in known.items():
-            if path.suffix in kind.suffixes:
-                return name
-        endings = ", ".join(suffix for kind in known.values() for suffix in kind.suffixes)
-        raise ExportError(f"a file's ending must say its format, got {str(path)!r}; use {endings}, or give format=")
+        return self.backend.export(model, example, Path(path), format or format_of(path, self.backend.export_formats()))
 
     def _own(self, model: Any) -> None:
         if not self.backend.accepts(model):
