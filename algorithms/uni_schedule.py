@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.algorithms.uni_pruning import Selection, UniPruning, ZeroingStep, check_mask, zero_makers
-from prunekit.core._files import read_text, write_atomic
+from prunekit.core._files import check_seal, read_text, seal, unseal, write_atomic
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import InputError, OutputError, PlanError
 from prunekit.core.plan import PruningPlan
@@ -27,7 +27,7 @@ class UniSchedule:
 
     Epochs are counted from 1. A step before epoch ``e`` happens when ``(e - 1) % frequency == 0``;
     the channels that it sets to zero may grow again. The last step decides what is cut. Each
-    step writes ``<exp>_zeroed_rank<r>_epoch<n><suffix>`` and ``…_mask.json``.
+    step writes ``<exp>_zeroed_rank<r>_epoch<n><suffix>`` and ``…_mask.json``, and beside each its checksum.
 
     It knows its ``output_path`` from the beginning, and its network from :meth:`bind` on.
 
@@ -153,8 +153,12 @@ class UniSchedule:
         self.selection = selection
         stem = f"{self.config.exp_name}_zeroed_rank{self.config.rank}_epoch{self.epoch}"
         weights, mask = self.config.folder / f"{stem}{self._suffix}", self.config.folder / f"{stem}_mask.json"
+        for path in (weights, mask):
+            unseal(path)
         self._save_weights(weights)
         write_atomic(mask, json.dumps(self.mask, indent=1))
+        for path in (weights, mask):
+            seal(path)
         self.weights_path, self.mask_path = weights, mask
         logger.info("UniPruning %s %s", when, selection)
 
@@ -163,11 +167,12 @@ def read_mask(path: str | os.PathLike[str]) -> dict[str, list[int]]:
     """The mask that a step wrote.
 
     Raises:
-        PlanError: There is no such file, or it is not a mask.
+        PlanError: There is no such file, it is not a mask, or it was changed since its checksum was written.
     """
     try:
+        check_seal(path)
         data: Any = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"a mask must be a readable JSON file, got {os.fspath(path)} ({error})") from error
     return check_mask(data)
 

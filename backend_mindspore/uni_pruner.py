@@ -29,7 +29,7 @@ from prunekit.backend_mindspore._names import canonical, parameters
 from prunekit.backend_mindspore.backend import MindSporeBackend
 from prunekit.backend_mindspore.cut import adopt
 from prunekit.backend_mindspore.state import to_array
-from prunekit.core._files import produce_atomic
+from prunekit.core._files import check_seal, produce_atomic
 from prunekit.core.errors import CheckpointError, InputError
 
 __all__ = ["UniPruner", "UniPruningCallback"]
@@ -167,6 +167,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with open(path, "rb") as stream:
             stream.read(1)
+        check_seal(path)
         if path.suffix == ".safetensors":
             return load_tensors(path.read_bytes())
         return {name: to_array(p) for name, p in ms.load_checkpoint(str(path)).items() if isinstance(p, Parameter)}
@@ -174,6 +175,6 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         raise CheckpointError(f"a checkpoint must be a readable file, got {path} ({error})") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise CheckpointError(
-            f"a checkpoint must be a file of mindspore.save_checkpoint, got {path} "
+            f"a checkpoint must be a whole file of mindspore.save_checkpoint, got {path} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); is it complete?"
         ) from error

@@ -27,7 +27,7 @@ from torch import nn
 from prunekit.algorithms.uni_pruner import UniPrunerBase
 from prunekit.algorithms.uni_schedule import UniSchedule
 from prunekit.backend_torch.backend import TorchBackend
-from prunekit.core._files import write_atomic
+from prunekit.core._files import check_seal, write_atomic
 from prunekit.core.errors import CheckpointError
 
 __all__ = ["UniPruner", "UniPruningCallback"]
@@ -97,9 +97,10 @@ class UniPruner(UniPrunerBase):
             CheckpointError: The file is missing, truncated, or holds something else.
         """
         try:
+            check_seal(path)
             data = path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"a checkpoint must be a readable file, got {path} ({error})") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"a checkpoint must be a readable, whole file, got {path} ({error})") from error
         try:
             tensors = (
                 torch.load(path, map_location="cpu", weights_only=True) if data[:2] == b"PK" else load_tensors(data)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from prunekit.core.errors import OutputError
+
+SEAL = ".sha256"
+"""How the name of a file ends that holds the checksum of another, as ``sha256sum --check`` reads it."""
 
 TEMPORARY = ".unwritten-"
 """How names of files begin that are not whole; one that is left was its writer's when that was killed."""
@@ -60,6 +64,40 @@ def produce_atomic(path: str | os.PathLike[str], write: Callable[[Path], object]
 def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a UTF-8 file."""
     return Path(path).read_text(encoding="utf-8")
+
+
+def seal(path: str | os.PathLike[str]) -> Path:
+    """Write the checksum of a file beside it, so that whoever reads it can tell that it is as it was written.
+
+    Raises:
+        OutputError: The checksum cannot be written.
+    """
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return write_atomic(_seal_of(path), f"{digest}  {Path(path).name}\n")
+
+
+def unseal(path: str | os.PathLike[str]) -> None:
+    """Take away the checksum of a file that is about to be written anew."""
+    _seal_of(path).unlink(missing_ok=True)
+
+
+def check_seal(path: str | os.PathLike[str]) -> None:
+    """Make sure that a file with a checksum beside it is as it was written.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It was changed, or its checksum was.
+    """
+    place = _seal_of(path)
+    if not place.exists():
+        return
+    named = place.read_bytes().split(b" ")[0].decode("ascii", errors="replace")
+    if named != hashlib.sha256(Path(path).read_bytes()).hexdigest():
+        raise ValueError(f"it is not what {place.name} was made for; copy both again, or remove that if you changed it")
+
+
+def _seal_of(path: str | os.PathLike[str]) -> Path:
+    return Path(path).with_name(Path(path).name + SEAL)
 
 
 def _umask() -> int:

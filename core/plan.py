@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from prunekit.core._files import read_text, write_atomic
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.errors import PlanError
 
-__all__ = ["FORMAT_VERSION", "PruningPlan"]
+__all__ = ["FORMAT_VERSION", "PruningPlan", "plan_checksum"]
 
 FORMAT_VERSION = 1
 
@@ -198,12 +199,17 @@ class PruningPlan:
         """The plan that :meth:`to_dict` wrote.
 
         Raises:
-            PlanError: The data are not those of a plan of a version we know.
+            PlanError: The data are not those of a plan of a version we know, or not those of their ``checksum``.
         """
         if not isinstance(data, dict) or data.get("format") != "prunekit.plan":
             raise PlanError("a plan is a JSON object with format 'prunekit.plan', got something else; is it a mask?")
         if data.get("version") != FORMAT_VERSION:
             raise PlanError(f"plan version must be {FORMAT_VERSION}, got {data.get('version')!r}; update prunekit")
+        if data.get("checksum", (sound := plan_checksum(data))) != sound:
+            raise PlanError(
+                "a plan must be as prunekit wrote it, got a changed one; copy it again, or remove its 'checksum' if "
+                "you edited it"
+            )
         try:
             groups = data["groups"]
             kept = {str(n): tuple(_integer(i) for i in g["kept"]) for n, g in groups.items()}
@@ -220,24 +226,31 @@ class PruningPlan:
         return plan
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the plan as JSON: to a temporary name first, then renamed.
+        """Write the plan as JSON, with its checksum: to a temporary name first, then renamed.
 
         Raises:
             OutputError: The file cannot be written.
         """
-        return write_atomic(path, json.dumps(self.to_dict(), indent=1))
+        data = self.to_dict()
+        return write_atomic(path, json.dumps({**data, "checksum": plan_checksum(data)}, indent=1))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PruningPlan:
         """Read a plan.
 
         Raises:
-            PlanError: There is no such file, or it is not a plan.
+            PlanError: There is no such file, or it is not a plan as it was written.
         """
         try:
             return cls.from_dict(json.loads(read_text(path)))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise PlanError(f"a plan must be a readable JSON file, got {os.fspath(path)} ({error})") from error
+
+
+def plan_checksum(data: Mapping[str, Any]) -> str:
+    """The checksum of a plan's data, with or without one in them."""
+    rest = {key: value for key, value in data.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _integer(value: Any) -> int:

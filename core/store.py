@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from prunekit.core._files import produce_atomic, read_text, write_atomic
+from prunekit.core._files import read_text, write_atomic
 from prunekit.core.analysis import analyse
 from prunekit.core.backend import Backend, State
 from prunekit.core.carried import attach_plan, find_plan
-from prunekit.core.errors import CheckpointError, InputError, PlanError
-from prunekit.core.plan import PruningPlan
+from prunekit.core.errors import CheckpointError, InputError, OutputError, PlanError
+from prunekit.core.plan import PruningPlan, plan_checksum
 
 __all__ = [
     "PLAN_FILE", "WEIGHTS_FILE", "check_state", "load_network", "read_plan", "read_store", "save_network",
@@ -34,6 +34,7 @@ __all__ = [
 
 WEIGHTS_FILE = "weights.safetensors"
 PLAN_FILE = "plan.json"
+_PENDING = f".next-{PLAN_FILE}"
 
 
 def save_network(backend: Backend, model: Any, folder: str | os.PathLike[str]) -> Path:
@@ -146,7 +147,8 @@ def check_state(
 def write_store(folder: str | os.PathLike[str], state: Mapping[str, NDArray[Any]], plan: PruningPlan) -> Path:
     """Write a network's weights and plan.
 
-    Both files are complete under temporary names before either is renamed.
+    The new plan is there in full, under another name, before the weights are replaced: whoever dies in between
+    leaves a network that can be read, the old one or the new one.
 
     Args:
         folder: Where to; made if missing. A network saved there before is replaced.
@@ -168,14 +170,19 @@ def write_store(folder: str | os.PathLike[str], state: Mapping[str, NDArray[Any]
         ) from error
     entry = {"file": WEIGHTS_FILE, "bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
     data = {**plan.to_dict(), "weights": entry}
-    data["checksum"] = _checksum(data)
+    data["checksum"] = plan_checksum(data)
     target = Path(folder)
 
-    def write(temporary: Path) -> None:
-        temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    pending = write_atomic(target / _PENDING, json.dumps(data, indent=1))
+    try:
         write_atomic(target / WEIGHTS_FILE, weights)
-
-    produce_atomic(target / PLAN_FILE, write)
+    except OutputError:
+        pending.unlink(missing_ok=True)
+        raise
+    try:
+        os.replace(pending, target / PLAN_FILE)
+    except OSError as error:
+        raise OutputError(f"an output file must be writable, got {target} ({error}); choose another folder") from error
     return target
 
 
@@ -216,7 +223,7 @@ def read_plan(folder: str | os.PathLike[str]) -> PruningPlan:
 
 
 def _read_plan(folder: Path) -> tuple[PruningPlan, dict[str, Any]]:
-    path = folder / PLAN_FILE
+    path = folder / (_PENDING if _died_saving(folder) else PLAN_FILE)
     try:
         data = json.loads(read_text(path))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -228,11 +235,17 @@ def _read_plan(folder: Path) -> tuple[PruningPlan, dict[str, Any]]:
     entry = data.get("weights")
     if not isinstance(entry, dict):
         raise PlanError(f"the {PLAN_FILE} of a saved network must name its weights, got a plan alone in {path}")
-    if data.get("checksum") != _checksum(data):
+    if "checksum" not in data:
         raise PlanError(f"the {PLAN_FILE} of a saved network must not be edited, got a changed {path}; save again")
     return plan, entry
 
 
-def _checksum(data: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in data.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def _died_saving(folder: Path) -> bool:
+    """Whether a process replaced the weights and died before it could replace the plan."""
+    if not (folder / _PENDING).is_file():
+        return False
+    try:
+        named = json.loads(read_text(folder / _PENDING))["weights"]["sha256"]
+        return bool(named == hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False

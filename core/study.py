@@ -7,13 +7,14 @@ running it again on the same study: what is scored already is looked up, and onl
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,12 +29,12 @@ __all__ = ["FORMAT_VERSION", "STUDY_FILE", "Study"]
 logger = logging.getLogger("prunekit.study")
 
 STUDY_FILE = "study.db"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _HEADER = 100  # bytes
 _APPLICATION = 0x70726E6B  # "prnk", in the header of the file
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, "check" TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE candidates (
     number INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
@@ -46,9 +47,12 @@ CREATE TABLE candidates (
     metrics TEXT NOT NULL,
     seed INTEGER NOT NULL,
     seconds REAL NOT NULL,
-    finished REAL NOT NULL
+    finished REAL NOT NULL,
+    "check" TEXT NOT NULL
 );
-CREATE TABLE notes (kind TEXT, name TEXT, data TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+CREATE TABLE notes (
+    kind TEXT, name TEXT, data TEXT NOT NULL, "check" TEXT NOT NULL, PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
 """
 _COLUMNS = '"index", vector, score, metrics, seconds, generation, seed'
 
@@ -86,6 +90,8 @@ class Study:
             if not (read_only and begun):
                 self._prepare(begun, dict(config or {}))
             self._check(config)
+            if begun and not read_only:
+                self._compare_versions()
         except BaseException:
             self._connection.close()
             raise
@@ -132,10 +138,10 @@ class Study:
             raise StudyError(f"a score must be a finite number, got {candidate.score} for candidate {candidate.index}")
         row = (
             number, key, candidate.index, candidate.generation, json.dumps(candidate.vector),
-            json.dumps(dict(options or {}), sort_keys=True), json.dumps(plan.to_dict()), candidate.score,
-            json.dumps(dict(candidate.figures)), candidate.seed, candidate.seconds, time.time(),
+            json.dumps(dict(options or {}), sort_keys=True), json.dumps(plan.to_dict()), float(candidate.score),
+            json.dumps(dict(candidate.figures)), candidate.seed, float(candidate.seconds), time.time(),
         )  # fmt: skip
-        self._write(f"INSERT INTO candidates VALUES ({', '.join('?' * len(row))})", row)
+        self._write("INSERT INTO candidates", row)
 
     def get(self, key: str, vector: tuple[float, ...] | None = None) -> Candidate | None:
         """The candidate of that key, if it was scored.
@@ -180,7 +186,7 @@ class Study:
         Raises:
             OutputError: The file cannot be written.
         """
-        self._write("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (kind, str(name), json.dumps(data)))
+        self._write("INSERT OR REPLACE INTO notes", (kind, str(name), json.dumps(data)))
 
     def notes(self, kind: str) -> dict[str, Any]:
         """All data of a kind, by name."""
@@ -225,7 +231,6 @@ class Study:
                 self._connection.execute("PRAGMA journal_mode = WAL")  # others may read while we write
                 self._connection.execute("PRAGMA synchronous = FULL")
             if begun:
-                self._compare_versions()
                 return
             self._connection.execute("BEGIN IMMEDIATE")  # the tables and what stands in them: all or nothing
             for statement in filter(str.strip, _SCHEMA.split(";")):
@@ -234,7 +239,8 @@ class Study:
                 "config": json.dumps(config, sort_keys=True), "prunekit": importlib.metadata.version("prunekit"),
                 "begun": json.dumps(time.time()),
             }  # fmt: skip
-            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
+            for row in meta.items():
+                self._write("INSERT INTO meta", row)
             self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             self._connection.execute("COMMIT")
@@ -244,12 +250,24 @@ class Study:
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != FORMAT_VERSION:
             raise StudyError(f"a study must have version {FORMAT_VERSION}, got {version}; use the prunekit it is from")
+        self._check_rows()
         key = None if config is None else first_difference(self.config, config)
         if key is not None:
             raise StudyError(
                 f"a study can be continued with its own configuration only, got another {key} than {self.path} has; "
                 "set it back, or begin anew with --overwrite"
             )
+
+    def _check_rows(self) -> None:
+        """Make sure that all stands there as it was written: a changed score would change what a search finds."""
+        with self._errors():
+            found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            for table in ("meta", "candidates", "notes"):
+                for *row, check in self._connection.execute(f"SELECT * FROM {table}"):
+                    if check != _checksum(row):
+                        raise sqlite3.DatabaseError(f"a row of {table} was changed: {str(row[:2])[:80]}")
 
     def _compare_versions(self) -> None:
         mine, theirs = importlib.metadata.version("prunekit"), self.version
@@ -276,9 +294,9 @@ class Study:
             row: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
         return row
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    def _write(self, statement: str, row: tuple[Any, ...]) -> None:
         with self._errors():
-            self._connection.execute(statement, values)
+            self._connection.execute(f"{statement} VALUES ({', '.join('?' * len(row))}, ?)", (*row, _checksum(row)))
 
     def _candidate(self, row: tuple[Any, ...], known: tuple[float, ...] | None = None) -> Candidate:
         try:
@@ -301,15 +319,24 @@ class Study:
                 f"version ({self.version}) or with other code? begin anew with --overwrite"
             ) from error
         except sqlite3.OperationalError as error:
+            if "decode" in str(error):  # bytes that are no text
+                raise self._damaged(error) from error
             raise OutputError(
                 f"a study must be readable and writable, got {self.path} ({error}); make room or wait for the process "
                 "that uses it, then resume"
             ) from error
         except sqlite3.DatabaseError as error:
-            raise StudyError(
-                f"a study must be a whole SQLite file, got a damaged or foreign one at {self.path} ({error}); "
-                "begin anew with --overwrite"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: sqlite3.Error) -> StudyError:
+        return StudyError(
+            f"a study must be a whole SQLite file, got a damaged or foreign one at {self.path} ({error}); "
+            "begin anew with --overwrite"
+        )
+
+
+def _checksum(row: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(list(row)).encode()).hexdigest()[:16]
 
 
 def _connect(path: Path | None, read_only: bool) -> sqlite3.Connection:

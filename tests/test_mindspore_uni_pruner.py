@@ -174,7 +174,9 @@ def test_a_training_script_with_a_pretrained_checkpoint(
 
     names = sorted(p.name for p in (tmp_path / "trial").iterdir())
     steps = [f"trial_zeroed_rank0_epoch{n}" for n in (1, 3)]
-    assert names == sorted(f"{s}{end}" for s in steps for end in (".ckpt", "_mask.json"))
+    assert names == sorted(
+        f"{s}{end}{seal}" for s in steps for end in (".ckpt", "_mask.json") for seal in ("", ".sha256")
+    )
     lines = [r.getMessage() for r in caplog.records if r.name == "prunekit.uni_pruning"]
     assert len(lines) == 3 and all("keeps" in line and "prunes" in line for line in lines)
     assert len(watching.masks) == 3 and all(watching.masks)

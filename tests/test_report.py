@@ -22,7 +22,7 @@ from prunekit.cli.report.page import page as html_page
 from prunekit.cli.results import read_results, rows, write_results, write_training
 from prunekit.core.candidates import Candidate
 from prunekit.core.errors import ConfigError, InputError, PrunekitError, StudyError
-from prunekit.core.study import STUDY_FILE
+from prunekit.core.study import STUDY_FILE, Study
 
 # ---------------------------------------------------------------- the page of a run
 
@@ -322,12 +322,13 @@ def damage(study: Path, how: str) -> None:
         study.write_bytes(study.read_bytes()[:5000])
     elif how == "foreign":
         study.write_bytes(b"no database at all, but long enough to look at " * 200)
+    elif how in ("other notes", "a note that names nobody"):
+        with Study(study) as writer:
+            writer.note("generation", *(("two", 3) if how == "other notes" else (1, {"front": [999]})))
     else:
         with sqlite3.connect(study) as connection:
             connection.execute({
                 "another version": "PRAGMA user_version = 99",
-                "other notes": "INSERT INTO notes VALUES ('generation', 'two', '3')",
-                "a note that names nobody": "INSERT INTO notes VALUES ('generation', '1', '{\"front\": [999]}')",
                 "no figures": "UPDATE candidates SET metrics = '[' WHERE number = 1",
             }[how])  # fmt: skip
         connection.close()
@@ -337,7 +338,7 @@ def damage(study: Path, how: str) -> None:
     ("how", "part"),
     [
         ("cut off", "damaged or foreign"), ("foreign", "damaged or foreign"), ("another version", "got 99"),
-        ("other notes", "notes on a generation"), ("a note that names nobody", "999"), ("no figures", "changed one"),
+        ("other notes", "notes on a generation"), ("a note that names nobody", "999"), ("no figures", "was changed"),
     ],
 )  # fmt: skip
 def test_a_damaged_study_is_one_clear_error(how: str, part: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -21,7 +22,7 @@ from prunekit.core.executor import Executor, LocalExecutor, Result
 from prunekit.core.ledger import Ledger
 from prunekit.core.plan import PruningPlan
 from prunekit.core.settings import first_difference
-from prunekit.core.study import Study
+from prunekit.core.study import Study, _checksum
 
 PLAN = PruningPlan({"conv1": (0, 2)}, {"conv1": 4}, model="net")
 
@@ -129,7 +130,7 @@ def test_a_study_of_another_version_or_configuration_is_refused(tmp_path: Path) 
     Study(path, {"method": {"x": (1, 2), "seed": 1}}).close()
     with sqlite3.connect(path) as plain:
         plain.execute("PRAGMA user_version = 99")
-    with pytest.raises(StudyError, match="must have version 1, got 99"):
+    with pytest.raises(StudyError, match="must have version 2, got 99"):
         Study(path)
 
 
@@ -276,6 +277,28 @@ def test_an_error_in_an_evaluation_comes_through() -> None:
     assert len(ledger.study) == 0
 
 
+def test_what_was_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with Study(path, {"seed": 1}) as study:
+        fill(study, 2)
+        study.note("front", 0, 1)
+    whole = path.read_bytes()
+    for statement in (
+        "UPDATE meta SET value = '{}' WHERE key = 'config'",
+        "UPDATE notes SET data = '2'",
+        "UPDATE notes SET name = '1'",
+        "UPDATE candidates SET score = score + 1e-9 WHERE number = 1",
+        "UPDATE candidates SET number = 7 WHERE number = 1",
+    ):
+        change(path, statement)
+        for read_only in (True, False):
+            with pytest.raises(StudyError, match="was changed.*begin anew with --overwrite"):
+                Study(path, read_only=read_only)
+        path.write_bytes(whole)
+    with Study(path) as study:
+        assert len(study) == 2
+
+
 def test_text_that_is_no_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     with Study(path, {"seed": 1}) as study:
@@ -288,8 +311,17 @@ def test_text_that_is_no_json_is_refused(tmp_path: Path) -> None:
         "UPDATE candidates SET vector = '{'": list,
     }
     for statement, read in reads.items():
-        with sqlite3.connect(path) as plain:
-            plain.execute(statement)
-        plain.close()
+        change(path, statement, sealed=True)
         with Study(path) as study, pytest.raises(StudyError, match="must"):
             read(study)
+
+
+def change(path: Path, statement: str, sealed: bool = False) -> None:
+    """Edit a study; ``sealed``, as one who knows how rows are checked."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as plain:
+        plain.execute(statement)
+        table = statement.split()[1]
+        for *row, _ in plain.execute(f"SELECT * FROM {table}").fetchall() if sealed else ():
+            columns = [entry[1] for entry in plain.execute(f"PRAGMA table_info({table})")]
+            where = " AND ".join(f'"{name}" IS ?' for name in columns[:-1])
+            plain.execute(f'UPDATE {table} SET "check" = ? WHERE {where}', (_checksum(row), *row))

@@ -54,7 +54,7 @@ def test_a_plain_loop_from_training_to_the_smaller_model(tmp_path: Path, caplog:
     assert callback.output_path == str(folder)
     steps = [f"trial_zeroed_rank0_epoch{n}" for n in (1, 3, 4)]
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        f"{s}{end}" for s in steps for end in (".safetensors", "_mask.json")
+        f"{s}{end}{seal}" for s in steps for end in (".safetensors", "_mask.json") for seal in ("", ".sha256")
     )
     lines = [r.getMessage() for r in caplog.records]
     assert len(lines) == 3 and all("keeps" in line and "prunes" in line for line in lines)
