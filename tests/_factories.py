@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prunekit.core.candidates import Evaluation, Request
 from prunekit.core.errors import CheckpointError, CutError
@@ -34,6 +37,8 @@ def plain(folder: str | None = None, broken: str = "") -> Evaluation:
         options = request.options
         time.sleep(options.get("sleep", 0.0))
         _fail(options)
+        if "memory" in options:
+            _fill(Path(options["memory"]), options.get("times", 1))
         if "die" in options:
             _die(Path(options["die"]), options.get("times", 1))
         figures = {"score": sum(request.vector) + request.seed, "kept": float(len(request.plan.kept["a"]))}
@@ -52,6 +57,15 @@ def _fail(options: Mapping[str, Any]) -> None:
         raise CutError("a cut must fit, got 3; freeze it", position=7)
     if options.get("fail") == "python":
         raise Odd("first", "second")
+
+
+def _fill(marks: Path, times: int) -> None:
+    """Ask for more memory than this process may have, as often as asked for over all processes."""
+    count = len(list(marks.glob("*")))
+    if count < times:
+        (marks / str(count)).touch()
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        np.ones(16 << 30, np.int8)
 
 
 def _die(marks: Path, times: int) -> None:

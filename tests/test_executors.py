@@ -167,22 +167,25 @@ def test_workers_that_cannot_begin(name: str, broken: str, kind: type, part: str
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["die", "memory"])
 @pytest.mark.parametrize("name", REMOTE)
 def test_a_worker_that_dies_loses_nothing(
-    name: str, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, end: str, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     executor = make(name)
     asked = requests(5)
-    asked[1] = Request(PLAN, asked[1].vector, {"die": str(tmp_path), "times": 2}, asked[1].seed)
+    asked[1] = Request(PLAN, asked[1].vector, {end: str(tmp_path), "times": 2}, asked[1].seed)
     assert gather(executor, asked) == expected(5)
     assert len(list(tmp_path.iterdir())) == 2
     assert caplog.text.count("its candidate is evaluated again") == 2
+    assert caplog.text.count("it ran out of memory") == (2 if (name, end) == ("processes", "memory") else 0)
 
 
+@pytest.mark.parametrize("end", ["die", "memory"])
 @pytest.mark.parametrize("name", REMOTE)
-def test_a_candidate_that_kills_every_worker_ends_the_search(name: str, make: Make, tmp_path: Path) -> None:
+def test_a_candidate_that_kills_every_worker_ends_the_search(name: str, end: str, make: Make, tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="got 3 that died over the same candidate .*; use fewer workers"):
-        gather(make(name), requests(1, die=str(tmp_path), times=9))
+        gather(make(name), requests(1, **{end: str(tmp_path)}, times=9))
     assert len(list(tmp_path.iterdir())) == 3
 
 

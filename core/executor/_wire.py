@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Mapping
@@ -15,7 +16,10 @@ from prunekit.core.errors import PrunekitError, WorkerError
 from prunekit.core.executor.base import Result, Worker
 from prunekit.core.plan import PruningPlan
 
-__all__ = ["Servant", "failure_of", "read_answer", "write_request"]
+__all__ = ["OUT_OF_MEMORY", "Servant", "failure_of", "read_answer", "write_request"]
+
+OUT_OF_MEMORY = 71
+"""Exit code of a process that had not enough memory: what it was asked for is then asked of a fresh one."""
 
 
 def write_request(request: Request) -> str:
@@ -91,8 +95,18 @@ class Servant:
                 raise RuntimeError("open comes before answer")
             result = self._worker(_read_request(text))
         except Exception as error:
+            if _for_want_of_memory(error):  # others may have left none, and what is left here is in pieces
+                os._exit(OUT_OF_MEMORY)
             return _tell(error, f"an evaluation must not fail, which one did after {time.monotonic() - begin:.1f} s")
         return json.dumps({"figures": dict(result.figures), "seconds": result.seconds})
+
+
+def _for_want_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out: frameworks have errors of their own for that."""
+    if error is None or isinstance(error, MemoryError):
+        return error is not None
+    words = ("allocate memory", "out of memory", "bad_alloc")
+    return any(w in str(error).lower() for w in words) or _for_want_of_memory(error.__cause__)
 
 
 def _tell(error: Exception, rule: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from prunekit.core.errors import WorkerError
 from prunekit.core.executor._remote import RemoteExecutor
 from prunekit.core.executor._threads import changed_environment, count_cores, share_out, thread_variables
-from prunekit.core.executor._wire import Servant
+from prunekit.core.executor._wire import OUT_OF_MEMORY, Servant
 from prunekit.core.logs import hush
 
 __all__ = ["ProcessExecutor"]
@@ -120,6 +120,8 @@ class ProcessExecutor(RemoteExecutor[_Hand]):
 def _reason(code: int | None) -> str:
     if code is None:
         return "it hung up"
+    if code == OUT_OF_MEMORY:
+        return "it ran out of memory"
     if code >= 0:
         return f"exit code {code}"
     try:
