@@ -39,6 +39,7 @@ CONFIG: dict[str, Any] = {
     "export": {"formats": []},
 }
 METHODS: dict[str, dict[str, Any]] = {
+    "uni_pruning": {"frequency": 1, "target_sparsity": 0.5, "pruning_step": 8, "filter_lower_threshold": 8},
     "eagle_eye": {"candidates": 24, "bn_batches": 2, "correlation": 4, "correlation_epochs": 0.4},
     "channel_pruning": {
         "prune_option": "auto", "cp_auto_searcher": "evolution", "cp_nb_batches": 2, "cp_nb_rlouts": 16,
@@ -123,7 +124,7 @@ def kill_and_resume(backend: str, method: str, kills: int, folder: Path) -> None
     config = write(folder, backend, method, cache=False)  # so that the training of the base network is killed too
     length = finish(config, folder / "whole")
     expected = contents(folder / "whole")
-    assert len(expected["study.db"]) > 8
+    assert method == "uni_pruning" or len(expected["study.db"]) > 8
     rng, number, done = random.Random(0), 0, 0
     while True:
         out = folder / f"killed-{number}"
