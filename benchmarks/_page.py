@@ -108,9 +108,11 @@ def headlines(sections: Mapping[str, Section]) -> str:
 
 def _zoo(figures: Any) -> Iterator[str]:
     found = figures["all"]
+    unsure = found["theirs, run but not comparable"]
     yield (
-        f"Of {found['networks']} classifiers of torchvision, {found['ours, cut and exact']} are cut and exact, "
-        f"{found['theirs, exact']} by Torch-Pruning."
+        f"Of {found['networks']} classifiers of torchvision, {found['ours, cut and exact']} are cut and exact; "
+        f"by Torch-Pruning {found['theirs, exact']}"
+        + (f", and {unsure} run and cannot be compared." if unsure else ".")
     )
     if found["median ratio ours / theirs"] is not None:
         yield (
