@@ -8,7 +8,7 @@ KEY := $(shell cat pyproject.toml constraints.txt Makefile | cksum | cut -d' ' -
 READY := .venv/.ready-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow lint docs demo data bench zoo accuracy clean
+.PHONY: help venv test slow lint docs demo data bench gpu zoo accuracy clean
 
 help:
 	@echo "make demo      train, prune, export and measure a ResNet-20 (configs/quickstart.yml)"
@@ -17,7 +17,9 @@ help:
 	@echo "make lint      ruff and mypy only"
 	@echo "make docs      build the site into build/site; a warning is an error"
 	@echo "make data      install Fashion-MNIST, which demo and tests use where it is there"
-	@echo "make bench     what analysis, pruning, evaluation and searches cost, beside rivals"
+	@echo "make bench     every benchmark, into benchmarks/RESULTS.md (five hours or more, three of them for accuracy)"
+	@echo "               parts: BENCH=performance, quality, gpu, or names of benchmarks: BENCH=\"analysis search\""
+	@echo "make gpu       the law, latency, UniPruning and exported files on an NVIDIA GPU (ten minutes)"
 	@echo "make zoo       the law on 300 public networks, into docs/zoo.md (an hour)"
 	@echo "make accuracy  how accurate pruned networks are, method by method, beside rivals and chance (three hours)"
 	@echo "make clean     remove what builds and runs leave behind; .venv and data stay"
@@ -52,21 +54,18 @@ demo: $(READY)
 data: $(READY)
 	bash .ci/data
 
+# all of them, or those that are named; results of the others stay
 bench: $(READY)
-	$(BIN)/python benchmarks/analysis.py
-	$(BIN)/python benchmarks/zoo.py --giants
-	$(BIN)/python benchmarks/uni_pruning.py
-	$(BIN)/python benchmarks/evaluation.py
-	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/results.py $(BENCH)
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/results.py gpu
 
 zoo: $(READY)
 	$(BIN)/python benchmarks/zoo_table.py
 
 accuracy: $(READY)
-	$(BIN)/python benchmarks/accuracy.py
-	$(BIN)/python benchmarks/eagle_eye.py
-	$(BIN)/python benchmarks/prune_ea.py
-	$(BIN)/python benchmarks/meta_pruning.py
+	$(BIN)/python benchmarks/results.py quality
 
 clean:
 	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

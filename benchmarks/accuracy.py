@@ -256,8 +256,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     bench = Bench(options.epochs, options.candidates)
-    print(f"original: {100 * bench.test(bench.analysis.model):.2f} %, {bench.full:,} MACs, chance: 10 %")
-    figures: dict[str, dict[str, list[dict[str, float]]]] = {}
+    top1, data = bench.test(bench.analysis.model), bench.splits.name
+    print(f"{data}: original {100 * top1:.2f} %, {bench.full:,} MACs, chance: 10 %")
+    figures: dict[str, dict[str, Any]] = {"original": {"data": data, "top1": top1, "macs": bench.full}}
     for keep in options.budgets:
         table = figures.setdefault(f"{keep:.0%} of the MACs", {})
         for name in options.methods:

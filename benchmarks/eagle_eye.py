@@ -1,6 +1,7 @@
 """What EagleEye's ways through the candidates find, and for how much time: full, halving and evolution.
 
     python benchmarks/eagle_eye.py [--candidates 40] [--seeds 3] [--bn-batches 20] [--validation-batches 12]
+        [--json FILE]
 
 ResNet-20 on Fashion-MNIST (or digits) at 14 px, half of the MACs, one trained base network (cached). For each
 seed, ``full`` scores random candidates, ``halving`` the same ones for less, and ``evolution`` breeds as many. Scores
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 from _base import base_network
@@ -41,10 +44,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--bn-batches", type=int, default=20)
     parser.add_argument("--validation-batches", type=int, default=12)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     analysis, loaders = setting(options.backend, options.validation_batches)
     print(f"{'seed':>4} {'way':<10} {'best':>7} {'median':>7} {'cost':>6} {'cpu':>8} {'time':>6}")
     ratios: dict[str, list[tuple[float, float]]] = {}
+    rows: list[dict[str, Any]] = []
     for seed in range(options.seeds):
         whole: dict[str, Any] = {}
         for way, keys in WAYS.items():
@@ -55,14 +60,20 @@ def main() -> None:
             whole = whole or found
             share = found["cpu"] / whole["cpu"]
             ratios.setdefault(way, []).append((found["score"] - whole["score"], share))
+            shown = {key: found[key] for key in ("score", "median_of_random", "cost", "cpu")}
+            rows.append({"seed": seed, "way": way, **shown, "time": share})
             print(
                 f"{seed:>4} {way:<10} {found['score']:>7.4f} {found['median_of_random']:>7.4f} {found['cost']:>6.1f} "
                 f"{found['cpu']:>8.1f} {share:>6.2f}",
                 flush=True,
             )
+    medians = {}
     for way, pairs in ratios.items():
         better, share = (statistics.median(values) for values in zip(*pairs, strict=True))
+        medians[way] = {"better": better, "time": share}
         print(f"{way}: best score {better:+.4f} beside full, time × {share:.2f} (medians of {options.seeds} seeds)")
+    if options.json is not None:
+        options.json.write_text(json.dumps({"rows": rows, "medians": medians}, indent=1))
 
 
 if __name__ == "__main__":

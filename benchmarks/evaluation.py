@@ -1,6 +1,6 @@
 """What the evaluation of one candidate costs, beside the bare forward passes it contains, in the same run.
 
-    python benchmarks/evaluation.py [--rounds 7] [--bn-batches 30]
+    python benchmarks/evaluation.py [--rounds 7] [--bn-batches 30] [--json FILE]
 
 Medians in seconds, PyTorch, one thread, ResNet-20 at 14 pixels. *evaluation* cuts the base network, takes batch
 norm statistics anew and scores the held-out images; *bare* runs the network that it leaves over the same batches,
@@ -10,8 +10,10 @@ in the same modes, and does nothing else.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from _base import base_network
@@ -41,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--bn-batches", type=int, default=30)
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     job, analysis = base_network()
@@ -61,11 +64,19 @@ def main() -> None:
                 evaluate(plan)
                 ours.append(time.perf_counter() - begin)
         ratios.append(ours[-1] / theirs[-1])
-    images = (len(calibration), len(validation))
-    print(f"batches: {images[0]} to calibrate, {images[1]} to score; {options.rounds} candidates")
-    print(f"evaluation  {statistics.median(ours):8.3f} s")
-    print(f"bare        {statistics.median(theirs):8.3f} s")
-    print(f"ratio       {statistics.median(ratios):8.3f}")
+    figures = {
+        "candidates": options.rounds,
+        "batches": {"calibrate": len(calibration), "score": len(validation)},
+        "evaluation": statistics.median(ours),
+        "bare": statistics.median(theirs),
+        "ratio": statistics.median(ratios),
+    }
+    print(f"batches: {len(calibration)} to calibrate, {len(validation)} to score; {options.rounds} candidates")
+    print(f"evaluation  {figures['evaluation']:8.3f} s")
+    print(f"bare        {figures['bare']:8.3f} s")
+    print(f"ratio       {figures['ratio']:8.3f}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Bench:
         }  # fmt: skip
         task = Task(
             self.analysis, self.job.loaders, finetune=self.recipe, seed=self.seed, build=self.job.build,
-            say=lambda text: print(f"  {text}", flush=True),
+            say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
         )  # fmt: skip
         return MetaPruning(keys).run(task)
 
@@ -113,7 +114,7 @@ def run_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     }
     if found["macs"][0] > most:
         raise AssertionError(f"the network that was found costs {found['macs'][0]:,} MACs, more than {most:,}")
-    print(json.dumps(found), flush=True)
+    print(json.dumps(found), file=sys.stderr, flush=True)
     return found
 
 

@@ -1,6 +1,6 @@
 """What a search costs beside its evaluations, what a second process gains, and how long a resume takes.
 
-    python benchmarks/search.py [--candidates 10000] [--rounds 5]
+    python benchmarks/search.py [--candidates 10000] [--rounds 5] [--json FILE]
 
 PyTorch, ResNet-20. *overhead* is the time of a whole search, study on disk, with evaluations that cost nothing, per
 candidate, in milliseconds; what MetaPruning needs to train its PruningNet is in it. *resume* is the time in seconds
@@ -10,6 +10,8 @@ in which the same search runs through that study again. Below is what one and tw
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 import tempfile
 import time
@@ -87,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5, help="of the comparison of one and two processes")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     backend: Any = get_backend("torch")
     model = backend.build_model("resnet20", seed=0, in_channels=1)
@@ -97,16 +100,20 @@ def main() -> None:
         "finetune": Recipe(epochs=0),
         "build": lambda: backend.build_model("resnet20", seed=0, in_channels=1),
     }
+    figures: dict[str, Any] = {"searches": {}}
     print("                 candidates   overhead (ms)   resume (s)")
     for name, method in methods(options.candidates).items():
         with tempfile.TemporaryDirectory() as folder:
             count, overhead, resume = overhead_and_resume(method, task, Path(folder))
+        figures["searches"][name] = {"candidates": count, "overhead_ms": overhead, "resume_seconds": resume}
         print(f"{name:<16} {count:>10}   {overhead:>13.2f}   {resume:>10.2f}")
         sys.stdout.flush()
     job, analysis = base_network("method.bn_batches=20", config="eagle_eye_resnet20")
     rates = compare_workers(job, analysis, rounds=options.rounds, candidates=8)
     print(f"one process      {rates.one:>10.0f}   candidates per hour, ResNet-20 at 14 pixels, one thread each")
     print(f"two processes    {rates.two:>10.0f}   × {rates.ratio:.2f}")
+    if options.json is not None:
+        options.json.write_text(json.dumps({**figures, "processes": dataclasses.asdict(rates)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What UniPruning costs besides the training, on MindSpore: ``apply`` and one zeroing step of ResNet-50.
 
-    python benchmarks/uni_pruning.py [--rounds 5]
+    python benchmarks/uni_pruning.py [--rounds 5] [--json FILE]
 
 Medians in seconds on this machine. *compile* is the time inside MindSpore's own compiler, *checkpoint* that
 inside ``mindspore.save_checkpoint``; both are parts of the line above them.
@@ -9,11 +9,13 @@ inside ``mindspore.save_checkpoint``; both are parts of the line above them.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prunekit.backend_mindspore import UniPruner, _mindir, uni_pruner
@@ -66,12 +68,17 @@ def main() -> None:
     """Run everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        samples = [once(folder) for _ in range(rounds)]
+        samples = [once(folder) for _ in range(options.rounds)]
+    medians = {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
     print("ResNet-50, 64 × 64, step 32, 0.75 of the parameters kept")
-    for key in samples[0]:
-        print(f"  {key:16s} {statistics.median(s[key] for s in samples):8.3f}")
+    for key, seconds in medians.items():
+        print(f"  {key:16s} {seconds:8.3f}")
+    if options.json is not None:
+        seconds = {key.strip(): value for key, value in medians.items()}
+        options.json.write_text(json.dumps({"rounds": options.rounds, "seconds": seconds}, indent=1))
 
 
 if __name__ == "__main__":

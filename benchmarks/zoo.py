@@ -131,9 +131,12 @@ def _zero_readers(model: nn.Module, groups: Iterable[Any]) -> None:
                 continue
             if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
                 continue
-            width = layer.weight.shape[1]
-            ids = left.get((target, "in"), torch.arange(width))
-            layer.weight[:, ids[removed]] = 0
+            each, groups = layer.weight.shape[1], getattr(layer, "groups", 1)
+            ids = left.get((target, "in"), torch.arange(groups * each))
+            rows = layer.weight.shape[0] // groups
+            for channel in ids[removed].tolist():
+                begin = channel // each * rows
+                layer.weight[begin : begin + rows, channel % each] = 0
             left[target, "in"] = ids[[k for k in range(len(ids)) if k not in set(removed)]]
 
 
@@ -187,15 +190,19 @@ class _WithoutWeights(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def in_process(*arguments: str) -> dict[str, Any] | None:
-    """What this script prints for one network, from a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--one"]
+def in_process(name: str, *arguments: str) -> dict[str, Any]:
+    """What this script prints for one network, from a fresh process; one that gives nothing is no network's fault."""
+    command = [sys.executable, str(Path(__file__).resolve()), name, *arguments, "--one"]
+    nothing = {"model": name, "ours": "unknown", "theirs": "unknown"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return None
+        return nothing | {"message": f"no answer in {_SECONDS} s"}
     lines = done.stdout.strip().splitlines()
-    return json.loads(lines[-1]) if done.returncode == 0 and lines else None
+    if done.returncode or not lines:
+        print(done.stderr[-2000:], file=sys.stderr, flush=True)
+        return nothing | {"message": f"exit status {done.returncode}"}
+    return dict(json.loads(lines[-1]))
 
 
 def classifiers() -> list[str]:
@@ -221,14 +228,15 @@ def main() -> None:
         return
     rows = []
     for name in asked.names or classifiers():
-        row = in_process(name, "--rounds", str(asked.rounds)) or {"model": name, "ours": "stopped", "theirs": "stopped"}
+        row = in_process(name, "--rounds", str(asked.rounds))
         rows.append(row)
         print(_line(row), flush=True)
     figures = {"rows": rows, "all": summary(rows)}
-    print("\n".join(f"{key}: {value}" for key, value in figures["all"].items()))
+    print("\n".join(f"{key}: {_short(value)}" for key, value in figures["all"].items()))
     if asked.giants:
         figures["giants"] = [in_process(name, "--giants") for name in _GIANTS]
-        print("\n".join(map(str, figures["giants"])))
+        for row in figures["giants"]:
+            print(", ".join(f"{key}: {_short(value)}" for key, value in row.items()))
     if asked.json:
         asked.json.write_text(json.dumps(figures, indent=1))
 
@@ -244,9 +252,14 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "theirs, run but not comparable": sum(row["theirs"] == "runs" for row in rows),
         "theirs, differ": sum(row["theirs"] == "differs" for row in rows),
         "theirs, fail or take over 120 s": sum(row["theirs"] in ("failed", "stopped", "uncut") for row in rows),
+        "unknown, as the check broke off": sum(row["ours"] == "unknown" for row in rows),
         "cut by both": len(ratios),
         "median ratio ours / theirs": statistics.median(ratios) if ratios else None,
     }
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.3g}" if isinstance(value, float) else value
 
 
 def _line(row: dict[str, Any]) -> str:
