@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import nn
 
 from prunekit.backend_mindspore._aligning import plain
+from prunekit.backend_mindspore._batches import pynative
 from prunekit.backend_mindspore._mindir import compiled, first_lines, in_mode
 from prunekit.backend_mindspore._names import is_statistic, parameters
 from prunekit.backend_mindspore._ops import Call, Value, describe, tensors
@@ -70,8 +71,21 @@ def _proto(net: nn.Cell, inputs: tuple[Any, ...]) -> Any:
         shapes = [tuple(x.shape) for x in inputs if isinstance(x, ms.Tensor)]
         raise TraceError(
             f"the model must compile for the example (shapes {shapes}), got {type(error).__name__}: "
-            f"{first_lines(error)}; give an example of the shape and type that the model expects"
+            f"{first_lines(error)}; {_advice(net, inputs)}"
         ) from error
+
+
+def _advice(net: nn.Cell, inputs: tuple[Any, ...]) -> str:
+    """What to do about a network that does not compile."""
+    expected = "give an example of the shape and type that the model expects"
+    if net.training:  # a run would change it
+        return expected
+    try:
+        with pynative():
+            net(*inputs)
+    except Exception:  # ops raise of every kind
+        return f"it does not run in PYNATIVE mode either: {expected}"
+    return "it does run in PYNATIVE mode: write that place so that GRAPH mode takes it"
 
 
 def _places(net: nn.Cell) -> dict[str, str]:

@@ -123,7 +123,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         mine = [row for row in rows if row["library"] == library]
         good = sum(row["status"] in _EXACT for row in mine)
         families = len({row["family"] for row in mine})
-        parts.append(f"## {library}\n\n{good} of {len(mine)} networks ({families} families) are cut and exact.\n")
+        unable = sum(_runs_nowhere(row) for row in mine)
+        left = f" {unable} of the others do not run in this framework itself." if unable else ""
+        parts.append(f"## {library}\n\n{good} of {len(mine)} networks ({families} families) are cut and exact.{left}\n")
         parts.append("| network | result | error | groups | frozen | cut | seconds | GB | numbers in the code |")
         parts.append("|---|---|---:|---:|---:|---:|---:|---:|---|")
         parts += [_row(row) for row in mine]
@@ -132,6 +134,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         parts += [f"- {row['check']}: {row.get('message') or '; '.join(row.get('frozen', []))}" for row in refused]
         parts += [""] if refused else []
     return "\n".join(parts)
+
+
+def _runs_nowhere(row: dict[str, Any]) -> bool:
+    """Whether the network cannot be built or run at all, cut or not."""
+    return any(words in row.get("message", "") for words in ("in PYNATIVE mode either", "can build with"))
 
 
 def _row(row: dict[str, Any]) -> str:
