@@ -14,7 +14,8 @@ from prunekit.backend_mindspore._aligning import plain
 from prunekit.backend_mindspore._batches import pynative
 from prunekit.backend_mindspore._mindir import compiled, first_lines, in_mode
 from prunekit.backend_mindspore._names import is_statistic, parameters
-from prunekit.backend_mindspore._ops import Call, Value, describe, tensors
+from prunekit.backend_mindspore._op_table import Call, Value, tensors
+from prunekit.backend_mindspore._ops import describe
 from prunekit.backend_mindspore._proto import Node, nodes, results
 from prunekit.backend_mindspore._proto import parameters as proto_parameters
 from prunekit.core.errors import TraceError
