@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.algorithms.uni_pruning import Selection, UniPruning, ZeroingStep, check_mask, zero_makers
-from prunekit.core._files import read_text, write_atomic
+from prunekit.core._files import MOST_JSON, read_text, write_atomic
+from prunekit.core._json import parse_json
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import InputError, OutputError, PlanError
 from prunekit.core.plan import PruningPlan
@@ -166,8 +167,8 @@ def read_mask(path: str | os.PathLike[str]) -> dict[str, list[int]]:
         PlanError: There is no such file, or it is not a mask.
     """
     try:
-        data: Any = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data: Any = parse_json(read_text(path, MOST_JSON))
+    except (OSError, ValueError) as error:
         raise PlanError(f"a mask must be a readable JSON file, got {os.fspath(path)} ({error})") from error
     return check_mask(data)
 

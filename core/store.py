@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from prunekit.core._files import produce_atomic, read_text, write_atomic
+from prunekit.core._files import MOST_JSON, produce_atomic, read_bytes, read_text, write_atomic
+from prunekit.core._json import parse_json
 from prunekit.core.analysis import analyse
 from prunekit.core.backend import Backend, State
 from prunekit.core.carried import attach_plan, find_plan
@@ -189,8 +191,8 @@ def read_store(folder: str | os.PathLike[str]) -> tuple[State, PruningPlan]:
     plan, entry = _read_plan(Path(folder))
     path = Path(folder) / WEIGHTS_FILE
     try:
-        weights = path.read_bytes()
-    except OSError as error:
+        weights = read_bytes(path, sys.maxsize)
+    except (OSError, MemoryError) as error:
         raise CheckpointError(
             f"a saved network must have a readable {WEIGHTS_FILE}, got {path} ({error}); "
             "give a folder that `save` or a run wrote"
@@ -218,8 +220,8 @@ def read_plan(folder: str | os.PathLike[str]) -> PruningPlan:
 def _read_plan(folder: Path) -> tuple[PruningPlan, dict[str, Any]]:
     path = folder / PLAN_FILE
     try:
-        data = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = parse_json(read_text(path, MOST_JSON))
+    except (OSError, ValueError) as error:
         raise PlanError(
             f"a saved network must have a readable {PLAN_FILE}, got {path} ({error}); "
             "give a folder that `save` or a run wrote"
