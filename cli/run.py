@@ -143,7 +143,9 @@ def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
     from prunekit.cli.evaluate import judge
 
     mine = judge(job, small)
-    command = [sys.executable, "-m", "prunekit.cli", "evaluate", str(folder), "--json"]
+    # not by -m, which would take modules of the working folder for Python's own
+    start = "import sys; sys.path = [p for p in sys.path if p]; from prunekit.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "evaluate", str(folder), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         theirs = json.loads(done.stdout)
