@@ -191,7 +191,8 @@ def read_store(folder: str | os.PathLike[str]) -> tuple[State, PruningPlan]:
     plan, entry = _read_plan(Path(folder))
     path = Path(folder) / WEIGHTS_FILE
     try:
-        weights = read_bytes(path, sys.maxsize)
+        size = path.stat().st_size
+        weights = read_bytes(path, sys.maxsize) if size == entry.get("bytes") else b""
     except (OSError, MemoryError) as error:
         raise CheckpointError(
             f"a saved network must have a readable {WEIGHTS_FILE}, got {path} ({error}); "
@@ -200,7 +201,7 @@ def read_store(folder: str | os.PathLike[str]) -> tuple[State, PruningPlan]:
     if len(weights) != entry.get("bytes") or hashlib.sha256(weights).hexdigest() != entry.get("sha256"):
         raise CheckpointError(
             f"{WEIGHTS_FILE} must be the file that {PLAN_FILE} was saved with ({entry.get('bytes')} bytes), got "
-            f"another or a damaged one ({len(weights)} bytes) in {os.fspath(folder)}; copy both files again"
+            f"another or a damaged one ({size} bytes) in {os.fspath(folder)}; copy both files again"
         )
     try:
         return load_tensors(weights), plan
