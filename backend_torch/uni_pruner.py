@@ -15,7 +15,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,9 +104,7 @@ class UniPruner(UniPrunerBase):
         except (OSError, MemoryError) as error:
             raise CheckpointError(f"a checkpoint must be a readable file, got {path} ({error})") from error
         try:
-            tensors = (
-                torch.load(path, map_location="cpu", weights_only=True) if data[:2] == b"PK" else load_tensors(data)
-            )
+            tensors = _unzipped(path, data) if data[:2] == b"PK" else load_tensors(data)
             if not isinstance(tensors, Mapping) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
                 raise CheckpointError(
                     f"a checkpoint must map names to tensors, got other data in {path}; is it a state dict?"
@@ -119,3 +119,13 @@ class UniPruner(UniPrunerBase):
                 f"a checkpoint must be a safetensors file or a torch.save'd state dict, got {path} "
                 f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); is it complete?"
             ) from error
+
+
+def _unzipped(path: Path, data: bytes) -> Any:
+    """What ``torch.save`` wrote, which it never compresses: what is compressed may unpack to anything."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CheckpointError(
+                f"a checkpoint must be as torch.save wrote it, got a compressed one in {path}; save again"
+            )
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

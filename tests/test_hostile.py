@@ -221,6 +221,17 @@ def write_pickle(form: str, path: Path, mark: Path) -> None:
         torch.save({"conv.weight": Bomb(mark)}, path, _use_new_zipfile_serialization=form == "torch")
 
 
+def test_a_checkpoint_that_unpacks_to_more_than_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name))
+    algo = UniPruner(settings_for(tmp_path))
+    assert algo.read_weights(Toy(), tmp_path / "whole.pth")["a"].size == 10**6
+    assert "compressed" in refused(lambda: algo.read_weights(Toy(), path), CheckpointError)
+
+
 def test_tensors_that_are_no_weights(tmp_path: Path) -> None:
     algo = UniPruner(settings_for(tmp_path))
     odd: list[Any] = [
