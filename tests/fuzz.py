@@ -49,7 +49,7 @@ def main() -> None:
             print(f"{chosen.target}: {count:,} inputs in {spent:.0f} CPU seconds, no finding", flush=True)
             os._exit(0)  # atheris knows no other way out
 
-    limits = ["-timeout=30", "-rss_limit_mb=4096", "-max_len=8192", f"-artifact_prefix={chosen.target}-"]
+    limits = ["-timeout=300", "-rss_limit_mb=4096", "-max_len=8192", f"-artifact_prefix={chosen.target}-"]
     documents = _fuzz.valid(chosen.target)
 
     def change(data: bytes, most: int, seed: int) -> bytes:
