@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError
 
-__all__ = ["UniPruningConfig", "parse_config"]
+__all__ = ["UniPruningConfig", "is_file_name", "parse_config"]
 
 
 class UniPruningConfig(BaseModel):
@@ -77,7 +77,7 @@ class UniPruningConfig(BaseModel):
     @field_validator("exp_name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if Path(value).name != value or value == ".." or "\\" in value or "\0" in value:
+        if not is_file_name(value):
             raise ValueError("must be a plain file name")
         return value
 
@@ -94,6 +94,11 @@ class UniPruningConfig(BaseModel):
             said = f"target_sparsity={self.target_sparsity} with target_mode={self.target_mode!r}"
             raise ValueError(f"{said} keeps nothing")
         return self
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text can be part of a file's name, on any system, and lead nowhere else."""
+    return text.isprintable() and Path(text).name == text and text not in ("", "..") and "\\" not in text
 
 
 def parse_config(config: UniPruningConfig | Mapping[str, Any] | object | None) -> UniPruningConfig:

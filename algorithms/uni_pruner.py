@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from prunekit.algorithms._uni_config import is_file_name
 from prunekit.algorithms.uni_pruning import UniPruning, UniPruningConfig, check_mask
 from prunekit.algorithms.uni_schedule import UniSchedule, prepare_folder, read_mask
 from prunekit.core._names import nearest
@@ -221,7 +222,7 @@ class UniPrunerBase(ABC):
         values = config if isinstance(config, Mapping) else {k: getattr(config, k, None) for k in _NAMING}
         changes = {k: values[k] for k in _NAMING if values.get(k) is not None}
         known = UniPruning({**self.config.model_dump(), **changes}).config
-        if not isinstance(tag, str) or not tag or Path(tag).name != tag or tag == "..":
+        if not isinstance(tag, str) or not is_file_name(tag):
             raise InputError(f"a tag is part of a file name, got {tag!r}; use e.g. 'pruned'")
         epoch = known.epoch_size or self._schedule.epoch
         return self.config.folder / f"{known.exp_name}_{tag}_{known.rank}_epoch{epoch}"

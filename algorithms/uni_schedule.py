@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.algorithms.uni_pruning import Selection, UniPruning, ZeroingStep, check_mask, zero_makers
-from prunekit.core._files import check_seal, read_text, seal, unseal, write_atomic
+from prunekit.core._files import MOST_JSON, check_seal, read_bytes, seal, unseal, write_atomic
+from prunekit.core._json import parse_json
 from prunekit.core.analysis import Analysis
 from prunekit.core.errors import InputError, OutputError, PlanError
 from prunekit.core.plan import PruningPlan
@@ -170,9 +171,10 @@ def read_mask(path: str | os.PathLike[str]) -> dict[str, list[int]]:
         PlanError: There is no such file, it is not a mask, or it was changed since its checksum was written.
     """
     try:
-        check_seal(path)
-        data: Any = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_bytes(path, MOST_JSON)
+        check_seal(path, content)
+        data: Any = parse_json(content.decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise PlanError(f"a mask must be a readable JSON file, got {os.fspath(path)} ({error})") from error
     return check_mask(data)
 

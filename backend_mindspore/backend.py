@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prunekit.backend_mindspore import _batches, cut, mask, state
 from prunekit.backend_mindspore._running import located
 from prunekit.backend_mindspore.trace import trace
+from prunekit.core._examples import check_shape
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
 from prunekit.core.constants import Integers
@@ -165,6 +166,7 @@ class MindSporeBackend(Backend):
         return loaders(data, batch_size, **options)
 
     def example(self, shape: Sequence[int], seed: int = 0, *, like: Any = None) -> Tensor:
+        check_shape(shape)
         drawn = Tensor(np.random.default_rng(seed).standard_normal(tuple(shape)).astype(np.float32))
         found = None if like is None else next((p for p in like.get_parameters() if p.is_floating_point()), None)
         return drawn if found is None else drawn.astype(found.dtype)

@@ -12,6 +12,7 @@ The network keeps its cells and the names of its parameters; what is pruned is z
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import mindspore as ms
 from mindspore import Parameter, nn
 from mindspore.train import Callback, RunContext
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
 from prunekit.algorithms.uni_pruner import UniPrunerBase
@@ -29,7 +29,7 @@ from prunekit.backend_mindspore._names import canonical, parameters
 from prunekit.backend_mindspore.backend import MindSporeBackend
 from prunekit.backend_mindspore.cut import adopt
 from prunekit.backend_mindspore.state import to_array
-from prunekit.core._files import check_seal, produce_atomic
+from prunekit.core._files import check_seal, produce_atomic, read_bytes
 from prunekit.core.errors import CheckpointError, InputError
 
 __all__ = ["UniPruner", "UniPruningCallback"]
@@ -165,15 +165,15 @@ def _of_training(name: str, value: NDArray[Any], own: Mapping[str, str]) -> bool
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with open(path, "rb") as stream:
-            stream.read(1)
-        check_seal(path)
+        data = read_bytes(path, sys.maxsize)
+        check_seal(path, data)
         if path.suffix == ".safetensors":
-            return load_tensors(path.read_bytes())
+            return load_tensors(data)
+        del data  # MindSpore reads for itself, but also from what is no file
         return {name: to_array(p) for name, p in ms.load_checkpoint(str(path)).items() if isinstance(p, Parameter)}
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise CheckpointError(f"a checkpoint must be a readable file, got {path} ({error})") from error
-    except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
+    except Exception as error:  # each format has errors of its own
         raise CheckpointError(
             f"a checkpoint must be a whole file of mindspore.save_checkpoint, got {path} "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); is it complete?"

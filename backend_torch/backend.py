@@ -16,6 +16,7 @@ from prunekit.backend_torch import cut, mask, state
 from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._random import seeded
 from prunekit.backend_torch.trace import trace
+from prunekit.core._examples import check_shape
 from prunekit.core.analysis import Analysis
 from prunekit.core.backend import Backend, ExportFormat, Latency, State, Tap
 from prunekit.core.constants import Integers
@@ -168,6 +169,7 @@ class TorchBackend(Backend):
         return loaders(data, batch_size, **options)
 
     def example(self, shape: Sequence[int], seed: int = 0, *, like: Any = None) -> torch.Tensor:
+        check_shape(shape)
         drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
         found = None if like is None else next((p for p in like.parameters() if p.is_floating_point()), None)
         return drawn if found is None else drawn.to(found)

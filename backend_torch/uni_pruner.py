@@ -15,6 +15,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from torch import nn
 from prunekit.algorithms.uni_pruner import UniPrunerBase
 from prunekit.algorithms.uni_schedule import UniSchedule
 from prunekit.backend_torch.backend import TorchBackend
-from prunekit.core._files import check_seal, write_atomic
+from prunekit.core._files import check_seal, read_bytes, write_atomic
 from prunekit.core.errors import CheckpointError
 
 __all__ = ["UniPruner", "UniPruningCallback"]
@@ -97,21 +100,33 @@ class UniPruner(UniPrunerBase):
             CheckpointError: The file is missing, truncated, or holds something else.
         """
         try:
-            check_seal(path)
-            data = path.read_bytes()
-        except (OSError, ValueError) as error:
+            data = read_bytes(path, sys.maxsize)
+            check_seal(path, data)
+        except (OSError, ValueError, MemoryError) as error:
             raise CheckpointError(f"a checkpoint must be a readable, whole file, got {path} ({error})") from error
         try:
-            tensors = (
-                torch.load(path, map_location="cpu", weights_only=True) if data[:2] == b"PK" else load_tensors(data)
-            )
+            tensors = _unzipped(path, data) if data[:2] == b"PK" else load_tensors(data)
+            if not isinstance(tensors, Mapping) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+                raise CheckpointError(
+                    f"a checkpoint must map names to tensors, got other data in {path}; is it a state dict?"
+                )
+            return {
+                str(n): (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for n, t in tensors.items()
+            }
+        except CheckpointError:
+            raise
         except Exception as error:  # each format has errors of its own
             raise CheckpointError(
                 f"a checkpoint must be a safetensors file or a torch.save'd state dict, got {path} "
                 f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); is it complete?"
             ) from error
-        if not isinstance(tensors, Mapping) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+
+
+def _unzipped(path: Path, data: bytes) -> Any:
+    """What ``torch.save`` wrote, which it never compresses: what is compressed may unpack to anything."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError(
-                f"a checkpoint must map names to tensors, got other data in {path}; is it a state dict?"
+                f"a checkpoint must be as torch.save wrote it, got a compressed one in {path}; save again"
             )
-        return {n: (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for n, t in tensors.items()}
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

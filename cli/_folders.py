@@ -71,6 +71,7 @@ def work_folder(
                 f"an output folder must be new, got what a stopped run left in {partial}; add --resume to go on with "
                 "it, or --overwrite to begin anew"
             )
+        _refuse_links(partial)
         partial.mkdir(exist_ok=True) if partial.is_dir() else _make(partial, target)
         with _locked(partial):
             with _writable(target):
@@ -121,6 +122,21 @@ def _tidy(partial: Path, target: Path, mark: str, *, keep: bool) -> None:
     (partial / mark).unlink(missing_ok=True)
     for path in partial.rglob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
+
+
+def _refuse_links(partial: Path) -> None:
+    """Make sure that what is written, replaced or removed in a folder from elsewhere stays in it.
+
+    Raises:
+        OutputError: The folder is a link, or there is one in it.
+    """
+    with _writable(partial):
+        found = partial if partial.is_symlink() else next((p for p in partial.rglob("*") if p.is_symlink()), None)
+        if found is not None:
+            raise OutputError(
+                f"the folder of a stopped run may hold no links, got {found}, which leads to {os.readlink(found)}; "
+                "remove it"
+            )
 
 
 def _leave(partial: Path, worth: Sequence[str], *, hint: bool) -> None:
@@ -185,6 +201,8 @@ def _make(folder: Path, target: Path) -> None:
 def _writable(target: Path) -> Iterator[None]:
     try:
         yield
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"an output folder must be writable, got {target} ({error}); choose another") from error
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from prunekit.cli.config import METHODS, list_configs
 from prunekit.core._names import nearest
+from prunekit.core._terminal import shown
 from prunekit.core.budget import profiles
 from prunekit.core.constants import shortened
 from prunekit.core.errors import ConfigError
@@ -57,28 +58,28 @@ def _first_line(file: Any) -> str:
 def inspection_tables(seen: Inspection) -> Iterator[Any]:
     """An inspection for a terminal: a line and up to three tables."""
     shapes = ", ".join("x".join(map(str, shape)) for shape in seen.inputs)
-    yield escape(f"{seen.model}, input {shapes}: {seen.params:,} parameters, {seen.macs:,} MACs, {seen.flops:,} FLOPs")
+    yield _text(f"{seen.model}, input {shapes}: {seen.params:,} parameters, {seen.macs:,} MACs, {seen.flops:,} FLOPs")
     groups = _table("Groups that can be cut", "group", "width>", "half saves>", "and MACs>", "outputs of", "read by")
     for row in seen.groups:
         note = "" if row.neutral else " (statistics over channels)"
         groups.add_row(
-            escape(row.name + note),
+            _text(row.name + note),
             f"{row.width:,}",
             f"{row.params:,}",
             f"{row.macs:,}",
-            escape(shorten(row.layers)),
-            escape(shorten(row.readers)),
+            _text(shorten(row.layers)),
+            _text(shorten(row.readers)),
         )
     yield groups
     if seen.frozen:
         frozen = _table("What must stay", "name", "width>", "because")
         for stay in seen.frozen:
-            frozen.add_row(escape(stay.name), f"{stay.size:,}", escape(stay.because))
+            frozen.add_row(_text(stay.name), f"{stay.size:,}", _text(stay.because))
         yield frozen
     if seen.constants:
         constants = _table("Numbers in the code, and what a cut makes of them", "how", "what", "times>", "where")
         for row in seen.constants:
-            constants.add_row(row.how, escape(row.what), str(row.times), escape(shortened(row.where)))
+            constants.add_row(row.how, _text(row.what), str(row.times), _text(shortened(row.where)))
         yield constants
     if seen.budgets:
         budgets = _table("What a budget leaves, every group cut evenly", "budget", "channels>", "parameters>", "MACs>")
@@ -90,6 +91,11 @@ def inspection_tables(seen: Inspection) -> Iterator[Any]:
                 f"{left.macs:,} ({left.macs / max(1, seen.macs):.1%})",
             )
         yield budgets
+
+
+def _text(text: str) -> str:
+    """Text that rich takes as it stands, and a terminal too."""
+    return escape(shown(text))
 
 
 def _table(title: str, *heads: str) -> Table:

@@ -133,7 +133,7 @@ def _stored(job: Job, place: Path, say: Callable[[str], None]) -> Base | None:
         if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
             raise ValueError(f"{_HISTORY_FILE} holds no epochs")
         return Base(job.backend.load(job.build(), place, job.example()), history, str(data.get("source", "")))
-    except (OSError, ValueError, CheckpointError, PlanError) as error:
+    except (OSError, ValueError, RecursionError, CheckpointError, PlanError) as error:
         say(f"base network: the weights kept in {place} are damaged ({error}); making them again")
         return None
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, field_validator, model_validator
 
-from prunekit.cli._yaml import parse
+from prunekit.cli._yaml import MOST, parse
 from prunekit.cli.vega import is_vega, translate
+from prunekit.core._files import read_text
 from prunekit.core._names import nearest
 from prunekit.core.budget import METRICS, Budget, alignment
 from prunekit.core.errors import ConfigError
@@ -109,8 +110,8 @@ class MethodSection(Section):
 
     @model_validator(mode="after")
     def _checked(self) -> MethodSection:
-        known = dict.fromkeys([*METHODS, *list_algorithms()])
-        if self.name not in known:
+        if self.name not in METHODS and self.name not in list_algorithms():
+            known = dict.fromkeys([*METHODS, *list_algorithms()])
             raise ConfigError(f"name must be a known method, got {self.name!r}; {nearest(self.name, known)}")
         if self.name in _CHECKS:
             _CHECKS[self.name](self.keys)
@@ -386,7 +387,7 @@ def _read(source: str | Path) -> tuple[str, str]:
     try:
         if not path.exists() and str(source) in ready:
             return ready[str(source)].read_text(encoding="utf-8"), str(source)
-        return path.read_text(encoding="utf-8"), path.stem
+        return read_text(path, MOST, ordinary=False), path.stem  # a pipe will do
     except (OSError, UnicodeDecodeError) as error:
         hint = nearest(str(source), ready)
         raise ConfigError(f"a configuration must be a readable YAML file, got {source} ({error}); {hint}") from error

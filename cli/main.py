@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -15,10 +16,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from prunekit.cli._app import Backend, Folder, app, clear_errors, say, show_tracebacks
+from prunekit.cli._app import Backend, Folder, app, clear_errors, say, show, show_tracebacks
 from prunekit.cli.networks import inspect_command, verify_command
+from prunekit.core._terminal import shown
 from prunekit.core.errors import ConfigError, InputError
 
 __all__ = ["app", "inspect_command", "main", "verify_command"]
@@ -26,6 +29,8 @@ __all__ = ["app", "inspect_command", "main", "verify_command"]
 
 def main() -> None:
     """Run the command line."""
+    # what is started here finds no modules in the working folder, which may hold anything (from Python 3.11 on)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     app(prog_name="prunekit")
 
 
@@ -141,7 +146,7 @@ def train_command(
         _one_of(overwrite, resume)
         settings = _settings(config, backend, out, changes)
         train(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=say)
-        print(f"PruningNet: {settings.out}/pruning_net")
+        show(f"PruningNet: {settings.out}/pruning_net")
 
 
 @app.command("search")
@@ -160,7 +165,7 @@ def search_command(
         _one_of(overwrite, resume)
         settings = _settings(config, backend, out, changes)
         search(settings, overwrite=overwrite, resume=resume, command=["prunekit", *sys.argv[1:]], say=say)
-        print(f"search: {settings.out}")
+        show(f"search: {settings.out}")
 
 
 @app.command("select")
@@ -173,7 +178,7 @@ def select_command(
         from prunekit.cli.search import select_strategies
 
         for line in select_strategies(place, top):
-            print(line)
+            show(line)
 
 
 @app.command("finetune")
@@ -201,14 +206,15 @@ def _show_results(results: dict[str, Any], out: str) -> None:
     from prunekit.cli.results import rows
 
     console = Console()
-    table = Table(title=f"{results['model']} on {results['data']['name']}, pruned by {results['method']['name']}")
+    title = f"{results['model']} on {results['data']['name']}, pruned by {results['method']['name']}"
+    table = Table(title=escape(shown(title)))
     table.add_column("")
     for head in ("before", "after", "change"):
         table.add_column(head, justify="right")
     for row in rows(results):
         table.add_row(row.name, row.before, row.after, row.change)
     console.print(table)
-    console.print(f"report: {out}/report.html", markup=False, highlight=False, soft_wrap=True)
+    console.print(shown(f"report: {out}/report.html"), markup=False, highlight=False, soft_wrap=True)
     if results["failures"]:
         raise ConfigError(
             f"some exports failed ({', '.join(results['failures'])}); all else is in {out}, "
@@ -230,7 +236,7 @@ def list_command(
         lines = known_names(what, backend or "torch")
         width = max((len(name) for name, _ in lines), default=0)
         for name, description in lines:
-            print(f"{name:<{width}}  {description}".rstrip())
+            show(f"{name:<{width}}  {description}".rstrip())
 
 
 @app.command("init")
@@ -250,7 +256,7 @@ def init_command(
             raise InputError(f"init replaces no file of yours, got {file}; use another name or --overwrite")
         command = f"prunekit init --method {method} --model {model} --backend {backend or 'torch'}"
         text = first_config(method, model, backend or "torch", file=str(file), command=command)
-        print(write_atomic(file, text))
+        show(write_atomic(file, text))
 
 
 @app.command("export")
@@ -266,7 +272,7 @@ def export_command(
         job, small = open_run(folder)
         path = job.backend.export(small, job.example(), output or folder / "model", format)
         runtime = job.backend.export_formats()[format].runtime
-        print(f"{path} ({path.stat().st_size:,} bytes); {runtime} gives the same outputs")
+        show(f"{path} ({path.stat().st_size:,} bytes); {runtime} gives the same outputs")
 
 
 @app.command("report")
@@ -281,11 +287,11 @@ def report_command(
         from prunekit.core._files import write_atomic
 
         if format == "html":
-            print(write_report(folder, output))
+            show(write_report(folder, output))
             return
         text = report_text(folder, format)
         if output is not None:
-            print(write_atomic(output, text))
+            show(write_atomic(output, text))
         else:  # bytes: the ends of lines are those of the format
             typer.echo(text.encode(), nl=False)
 
@@ -317,5 +323,5 @@ def evaluate_command(
             print(json.dumps(evaluate_run(folder)))
             return
         found, lines = inference_report(folder)
-        print("\n".join(lines))
+        show("\n".join(lines))
         print(f"{found['right']:,} of {found['images']:,} right: {found['top1']:.2%}")

@@ -114,9 +114,10 @@ def parse_vector(text: str) -> list[int]:
     Raises:
         InputError: It is none.
     """
-    match = re.fullmatch(r"\s*(?:rngs\s*=\s*)?\[?\s*(\d+(?:\s*,\s*\d+)*)\s*,?\s*\]?\s*", text)
+    form = r"\s*(?:rngs\s*=\s*)?\[?\s*(\d{1,9}(?:\s*,\s*\d{1,9})*)\s*,?\s*\]?\s*"
+    match = re.fullmatch(form, text, re.ASCII)
     if match is None:
-        raise InputError(f"a vector must be ids with commas between them, got {text!r}; for example '18, 23, 2'")
+        raise InputError(f"a vector must be ids with commas between them, got {text[:200]!r}; for example '18, 23, 2'")
     return [int(part) for part in match[1].split(",")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prunekit.cli._app import Backend, app, clear_errors
+from prunekit.cli._app import Backend, app, clear_errors, show
 from prunekit.core.errors import InputError
 
 __all__ = ["inspect_command", "verify_command"]
@@ -70,7 +70,7 @@ def _shape(text: str) -> tuple[int, ...]:
 def _show_inspection(seen: Any) -> None:
     console = Console()
     if not console.is_terminal:
-        print(seen)
+        show(seen)
         return
     from prunekit.cli._tables import inspection_tables
 
@@ -112,7 +112,7 @@ def verify_command(
             chosen, network, example, name=model, ratio=ratio, seeds=seeds, attention=attention, grouped=grouped,
             ignore=ignore or [], modes=modes or None, mode_seeds=mode_seeds,
         )  # fmt: skip
-        print(json.dumps(found.to_dict(), indent=1) if as_json else verification_text(found))
+        show(json.dumps(found.to_dict(), indent=1) if as_json else verification_text(found))
         if not found.holds:
             raise typer.Exit(1)
 

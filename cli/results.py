@@ -153,7 +153,7 @@ def _read(folder: Path, name: str, format: str, what: str) -> dict[str, Any]:
     path = folder / name
     try:
         data = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"a {what} folder must hold a readable {name}, got {folder} ({error}); give the folder of a finished {what}"
         ) from error

@@ -143,8 +143,7 @@ def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
     from prunekit.cli.evaluate import judge
 
     mine = judge(job, small)
-    command = [sys.executable, "-m", "prunekit.cli", "evaluate", str(folder), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(new_process("evaluate", str(folder), "--json"), capture_output=True, text=True, check=False)
     try:
         theirs = json.loads(done.stdout)
     except ValueError:
@@ -156,6 +155,12 @@ def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
     else:
         say(f"loaded again in a new process, the network does not give the same: {theirs or result['error']}")
     return result
+
+
+def new_process(*arguments: str) -> list[str]:
+    """The command line of prunekit in a process that takes no modules of the working folder for installed ones."""
+    start = "import sys; sys.path = [p for p in sys.path if p]; from prunekit.cli.main import main; main()"
+    return [sys.executable, "-c", start, *arguments]
 
 
 def _widths(analysis: Analysis, plan: PruningPlan) -> list[dict[str, Any]]:

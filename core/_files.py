@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,12 @@ SEAL = ".sha256"
 TEMPORARY = ".unwritten-"
 """How names of files begin that are not whole; one that is left was its writer's when that was killed."""
 
+MOST = 1 << 28
+"""Bytes that a text file may hold by default."""
+
+MOST_JSON = 1 << 25
+"""Bytes that a plan or a mask may hold: enough for millions of channels, and read within a gigabyte."""
+
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Write ``content`` under a temporary name beside ``path``, then rename it.
@@ -24,7 +32,8 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> Path:
     Raises:
         OutputError: The file cannot be written; nothing is left behind.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # half a surrogate pair, which no encoding has, is written as its escape
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as stream:
@@ -61,9 +70,43 @@ def produce_atomic(path: str | os.PathLike[str], write: Callable[[Path], object]
     return target
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a UTF-8 file."""
-    return Path(path).read_text(encoding="utf-8")
+def read_bytes(path: str | os.PathLike[str], most: int = MOST, *, ordinary: bool = True) -> bytes:
+    """What a file holds.
+
+    Args:
+        path: The file.
+        most: Bytes that it may hold.
+        ordinary: Whether devices and pipes, which may never end or never begin, are refused.
+
+    Raises:
+        OSError: It cannot be read, is larger, or is no ordinary file.
+    """
+    waiting = getattr(os, "O_NONBLOCK", 0) if ordinary else 0
+    too_large = OSError(errno.EFBIG, f"larger than {most:,} bytes", os.fspath(path))
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | waiting)) as stream:
+        found = os.fstat(stream.fileno())
+        if stat.S_ISREG(found.st_mode):
+            if found.st_size > most:
+                raise too_large
+            return stream.read()
+        if ordinary:
+            raise OSError(errno.EINVAL, "no ordinary file", os.fspath(path))
+        data = b""
+        while part := stream.read(1 << 16):
+            data += part
+            if len(data) > most:
+                raise too_large
+        return data
+
+
+def read_text(path: str | os.PathLike[str], most: int = MOST, *, ordinary: bool = True) -> str:
+    """The text of a UTF-8 file; arguments as for :func:`read_bytes`.
+
+    Raises:
+        OSError: It cannot be read, is larger, or is no ordinary file.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    return read_bytes(path, most, ordinary=ordinary).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def seal(path: str | os.PathLike[str]) -> Path:
@@ -81,18 +124,18 @@ def unseal(path: str | os.PathLike[str]) -> None:
     _seal_of(path).unlink(missing_ok=True)
 
 
-def check_seal(path: str | os.PathLike[str]) -> None:
-    """Make sure that a file with a checksum beside it is as it was written.
+def check_seal(path: str | os.PathLike[str], content: bytes) -> None:
+    """Make sure that what a file with a checksum beside it holds is what was written.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: It was changed, or its checksum was.
+        OSError: The checksum cannot be read.
+        ValueError: The file was changed, or its checksum was.
     """
     place = _seal_of(path)
     if not place.exists():
         return
-    named = place.read_bytes().split(b" ")[0].decode("ascii", errors="replace")
-    if named != hashlib.sha256(Path(path).read_bytes()).hexdigest():
+    named = read_bytes(place).split(b" ")[0].decode("ascii", errors="replace")
+    if named != hashlib.sha256(content).hexdigest():
         raise ValueError(f"it is not what {place.name} was made for; copy both again, or remove that if you changed it")
 
 

@@ -64,7 +64,7 @@ class PhotoBatches:
         try:
             with self._pil.open(path) as picture:
                 return picture.convert("RGB")
-        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some broken files
+        except Exception as error:  # Pillow has many for broken files, and one for bombs
             raise DataError(f"an image file must be readable, got {path} ({error}); remove or replace it") from error
 
     def _middle(self, picture: Any) -> Any:

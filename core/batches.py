@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.core._names import load_object
 from prunekit.core._photos import PhotoBatches
+from prunekit.core._user_code import load_user_object
 from prunekit.core.data import FileSet, ImageSet, Splits, load_images
 from prunekit.core.errors import DataError
 
@@ -169,7 +169,7 @@ def build_loaders(
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, got {batch_size}")
     if isinstance(data, str) and ":" in data:
-        return _of_user(data, load_object(data, "data function")(batch_size=batch_size, seed=seed, **options))
+        return _of_user(data, load_user_object(data, "data function")(batch_size=batch_size, seed=seed, **options))
     splits = load_images(data, seed=seed, **options) if isinstance(data, str) else data
     if len(splits.train) < batch_size:
         raise DataError(

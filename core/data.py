@@ -33,6 +33,7 @@ DATASETS = {
 
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+_MOST = 1 << 33  # bytes of images that are resized in memory
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -149,6 +150,8 @@ def load_images(
     if limit is not None:
         parts = [part.take(draw_evenly(part.labels, limit, seed)) for part in parts]
     if size is not None:
+        if sum(map(len, parts)) * size**2 * parts[0].images.shape[-1] > _MOST:
+            raise DataError(f"images in memory may have {_MOST:,} bytes, got more by size={size}; use a smaller size")
         parts = [ImageSet(resize_images(part.images, size), part.labels) for part in parts]
     mean, std = _statistics(parts[0])
     return Splits(parts[0], parts[1], parts[2], classes, mean, std, name)

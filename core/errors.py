@@ -22,6 +22,10 @@ class InputError(PrunekitError, ValueError):
     """An argument (a model, an example input, an index) is not what the call needs."""
 
 
+class UserCodeError(InputError):
+    """A name stands for code of the user's own where none may be run."""
+
+
 class DataError(PrunekitError, ValueError):
     """A data set is missing, malformed or smaller than asked for."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from prunekit.core._terminal import shown
 from prunekit.core.errors import MissingDependencyError, OutputError
 
 __all__ = ["Bar", "RunLog", "hush", "progress"]
@@ -164,9 +165,9 @@ class Bar:
     def note(self, text: str) -> None:
         """Print a line without disturbing the bar."""
         if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False)
+            self._bars.console.print(shown(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(shown(text), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar off the terminal."""

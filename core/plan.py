@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prunekit.core._files import read_text, write_atomic
+from prunekit.core._files import MOST_JSON, read_text, write_atomic
+from prunekit.core._json import parse_json
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.errors import PlanError
 
@@ -242,9 +243,10 @@ class PruningPlan:
             PlanError: There is no such file, or it is not a plan as it was written.
         """
         try:
-            return cls.from_dict(json.loads(read_text(path)))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            data = parse_json(read_text(path, MOST_JSON))
+        except (OSError, ValueError) as error:
             raise PlanError(f"a plan must be a readable JSON file, got {os.fspath(path)} ({error})") from error
+        return cls.from_dict(data)
 
 
 def plan_checksum(data: Mapping[str, Any]) -> str:
@@ -254,8 +256,8 @@ def plan_checksum(data: Mapping[str, Any]) -> str:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected an integer, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise TypeError(f"expected an integer, got {str(value)[:60]}")
     return value
 
 

@@ -209,7 +209,9 @@ _FLAGS = ("nesterov", "decay_norms", "channels_last")
 
 def _check_types(recipe: Recipe) -> None:
     def number(value: Any) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
 
     for name in (*_NUMBERS, *_OPTIONAL_NUMBERS):
         value = getattr(recipe, name)

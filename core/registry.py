@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from prunekit.core._names import nearest
+from prunekit.core._user_code import user_code_refused
 from prunekit.core.backend import Backend
 from prunekit.core.errors import ConfigError, InputError, MissingDependencyError
 
@@ -54,7 +55,7 @@ def get_backend(name: str) -> Backend:
         ConfigError: No backend has that name.
         MissingDependencyError: Its framework is not installed.
     """
-    factory = _find("backend", name, _table(_BACKENDS, _BACKEND_GROUP))
+    factory = _find("backend", name, _BACKENDS, _BACKEND_GROUP)
     return cast(Backend, factory())
 
 
@@ -65,7 +66,7 @@ def get_algorithm(name: str) -> Any:
         ConfigError: No algorithm has that name.
         MissingDependencyError: A library that it needs is not installed.
     """
-    return _find("algorithm", name, _table(_ALGORITHMS, _ALGORITHM_GROUP))
+    return _find("algorithm", name, _ALGORITHMS, _ALGORITHM_GROUP)
 
 
 def backend_of(model: Any, names: Iterable[str] | None = None) -> Backend:
@@ -88,12 +89,19 @@ def backend_of(model: Any, names: Iterable[str] | None = None) -> Backend:
 
 
 def _table(own: Mapping[str, str], group: str) -> dict[str, str]:
-    """Name → ``"module:attribute"``; prunekit's own names cannot be taken over."""
+    """Name → ``"module:attribute"``; prunekit's own names cannot be taken over.
+
+    Where no user code may be run, there are no others.
+    """
+    if user_code_refused():
+        return dict(own)
     others = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=group)}
     return {**others, **own}
 
 
-def _find(what: str, name: str, table: Mapping[str, str]) -> Any:
+def _find(what: str, name: str, own: Mapping[str, str], group: str) -> Any:
+    # all that is installed is looked through only for a name that is not our own
+    table = own if isinstance(name, str) and name in own else _table(own, group)
     if not isinstance(name, str) or name not in table:
         raise ConfigError(f"{what} must be a known name, got {name!r}; {nearest(str(name), table)}")
     module, _, attribute = table[name].partition(":")

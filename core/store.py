@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from prunekit.core._files import read_text, write_atomic
+from prunekit.core._files import MOST_JSON, read_bytes, read_text, write_atomic
+from prunekit.core._json import parse_json
 from prunekit.core.analysis import analyse
 from prunekit.core.backend import Backend, State
 from prunekit.core.carried import attach_plan, find_plan
@@ -196,8 +198,9 @@ def read_store(folder: str | os.PathLike[str]) -> tuple[State, PruningPlan]:
     plan, entry = _read_plan(Path(folder))
     path = Path(folder) / WEIGHTS_FILE
     try:
-        weights = path.read_bytes()
-    except OSError as error:
+        size = path.stat().st_size
+        weights = read_bytes(path, sys.maxsize) if size == entry.get("bytes") else b""
+    except (OSError, MemoryError) as error:
         raise CheckpointError(
             f"a saved network must have a readable {WEIGHTS_FILE}, got {path} ({error}); "
             "give a folder that `save` or a run wrote"
@@ -205,7 +208,7 @@ def read_store(folder: str | os.PathLike[str]) -> tuple[State, PruningPlan]:
     if len(weights) != entry.get("bytes") or hashlib.sha256(weights).hexdigest() != entry.get("sha256"):
         raise CheckpointError(
             f"{WEIGHTS_FILE} must be the file that {PLAN_FILE} was saved with ({entry.get('bytes')} bytes), got "
-            f"another or a damaged one ({len(weights)} bytes) in {os.fspath(folder)}; copy both files again"
+            f"another or a damaged one ({size} bytes) in {os.fspath(folder)}; copy both files again"
         )
     try:
         return load_tensors(weights), plan
@@ -225,8 +228,8 @@ def read_plan(folder: str | os.PathLike[str]) -> PruningPlan:
 def _read_plan(folder: Path) -> tuple[PruningPlan, dict[str, Any]]:
     path = folder / (_PENDING if _died_saving(folder) else PLAN_FILE)
     try:
-        data = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = parse_json(read_text(path, MOST_JSON))
+    except (OSError, ValueError) as error:
         raise PlanError(
             f"a saved network must have a readable {PLAN_FILE}, got {path} ({error}); "
             "give a folder that `save` or a run wrote"
@@ -245,7 +248,7 @@ def _died_saving(folder: Path) -> bool:
     if not (folder / _PENDING).is_file():
         return False
     try:
-        named = json.loads(read_text(folder / _PENDING))["weights"]["sha256"]
-        return bool(named == hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest())
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        named = parse_json(read_text(folder / _PENDING, MOST_JSON))["weights"]["sha256"]
+        return bool(named == hashlib.sha256(read_bytes(folder / WEIGHTS_FILE, sys.maxsize)).hexdigest())
+    except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekit.core._files import read_text
+from prunekit.core._json import parse_json
 from prunekit.core.candidates import Candidate
 from prunekit.core.errors import InputError, OutputError
 
@@ -141,12 +142,14 @@ def _parse(text: str, path: Path) -> list[Candidate]:
     for number, line in enumerate(lines):
         if line.strip():
             try:
-                data = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                if number == len(lines) - 1:
+                data = parse_json(line)
+            except ValueError as error:
+                if number == len(lines) - 1 and isinstance(error, json.JSONDecodeError):
                     logger.warning("the last line of %s is torn and is passed over", path)
                     return found
-                raise InputError(f"a line of strategies must be JSON, got another at {path}:{number + 1}") from error
+                raise InputError(
+                    f"a line of strategies must be JSON, got another at {path}:{number + 1} ({error})"
+                ) from error
             found.append(_strategy(data, len(found), f"{path}:{number + 1}"))
             if len(found[-1].vector) != len(found[0].vector):
                 raise InputError(
@@ -162,7 +165,7 @@ def _strategy(data: Any, number: int, where: str) -> Candidate:
     if not isinstance(data, dict) or not isinstance(data.get("rates"), list):
         raise InputError(f"a strategy must be a list of rates or an object with 'rates', got another at {where}")
     index, score, rates = data.get("index"), data.get("score"), data["rates"]
-    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**63:
         raise InputError(f"the index of a strategy must be a number from 0, got {index!r} at {where}")
     if score is not None and not _number(score):
         raise InputError(f"the score of a strategy must be a number, got {score!r} at {where}")
@@ -174,4 +177,6 @@ def _strategy(data: Any, number: int, where: str) -> Candidate:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

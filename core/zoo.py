@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunekit.core._names import load_object, nearest
-from prunekit.core.errors import InputError
+from prunekit.core._names import nearest
+from prunekit.core._user_code import load_user_object
+from prunekit.core.errors import InputError, PrunekitError
 
 __all__ = ["ENTRIES", "Image", "Library", "ModelEntry", "Zoo"]
 
 Image = tuple[int, int, int]
 _SMALL, _LARGE = (3, 32, 32), (3, 224, 224)
+_OUTSIDE = re.compile(
+    r"pretrained|checkpoint_path|cache_dir|^weights|name_or_path|auto_map|trust_remote_code|quantization_config"
+)
 _OWN = "package.module:function"
 
 
@@ -63,6 +68,30 @@ class Library:
     example: Callable[[str, int, dict[str, Any]], Any] = lambda name, seed, options: None
 
 
+def _refuse_outside(name: str, options: Any) -> None:
+    """Make sure that no option has a library read a file, fetch something, or run code that it fetches.
+
+    Raises:
+        InputError: One would, at any depth.
+    """
+    queue = [options]
+    while queue:
+        here = queue.pop()
+        if isinstance(here, (list, tuple)):
+            queue.extend(here)
+        if not isinstance(here, Mapping):
+            continue
+        for key, value in here.items():
+            queue.append(value)
+            # kernels and experts by the name of a repository are fetched and run
+            foreign = str(key).endswith("_implementation") and isinstance(value, str) and not value.isidentifier()
+            if foreign or (value and _OUTSIDE.search(str(key))):
+                raise InputError(
+                    f"networks are built from numbers alone, nothing is read or fetched, got {key}={str(value)[:60]!r} "
+                    f"for {name}; leave it out, and name trained weights as the run's weights"
+                )
+
+
 class Zoo:
     """The networks that one backend builds by name: its own, those of libraries, and the user's."""
 
@@ -95,9 +124,11 @@ class Zoo:
         """
         library, inner = self._look_up(name)
         if library is not None:
-            return self.call(name, lambda **rest: library.build(inner, rest), options)
-        builder = self._builders[name] if name in self._entries else load_object(name, "model function")
-        return self.call(name, builder, options)
+            _refuse_outside(name, options)
+            return self.call(name, lambda **rest: library.build(inner, rest), options, known=True)
+        if name in self._entries:
+            return self.call(name, self._builders[name], options, known=True)
+        return self.call(name, load_user_object(name, "model function"), options)
 
     def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
         """Shape of an example input, e.g. ``(1, 3, 32, 32)``; ``in_channels`` and ``image_size`` count.
@@ -128,10 +159,19 @@ class Zoo:
             InputError: The name or an option is unknown.
         """
         library, inner = self._look_up(name)
-        return None if library is None else library.example(inner, seed, options)
+        if library is None:
+            return None
+        _refuse_outside(name, options)
+        return library.example(inner, seed, options)
 
-    def call(self, name: str, builder: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    def call(self, name: str, builder: Callable[..., Any], options: Mapping[str, Any], *, known: bool = False) -> Any:
         """What a builder makes of the options, checked.
+
+        Args:
+            name: What messages call it.
+            builder: The function.
+            options: Its keyword arguments.
+            known: Whether it is not the user's own, so that its failures are due to the options.
 
         Raises:
             InputError: It does not take an option, or returns something else than a network.
@@ -139,9 +179,19 @@ class Zoo:
         try:
             model = builder(**options)
         except TypeError as error:
-            if "argument" not in str(error):
+            if not known and "argument" not in str(error):
                 raise
             raise InputError(f"options of {name} must be ones it takes, got {sorted(options)} ({error})") from error
+        except PrunekitError:
+            raise
+        except Exception as error:  # whatever libraries raise
+            if not known:
+                raise
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise InputError(
+                f"options of {name} must be ones it can be built with, got {str(dict(options))[:200]} ({said}); "
+                "change them"
+            ) from error
         if not isinstance(model, self._kind):
             raise InputError(f"{name} must return a {self._kind_name}, got {type(model).__name__}")
         return model

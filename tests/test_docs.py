@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from prunekit.cli.config import load_config
 from prunekit.cli.main import app
 from prunekit.core import custom_ops
-from prunekit.core._names import load_object
+from prunekit.core._user_code import load_object
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _FENCE = re.compile(

@@ -118,7 +118,7 @@ def test_zeroing(head: str, tmp_path: Path) -> None:
         for path in (folder / "t").glob("t_*"):
             if path.suffix == ".sha256":
                 continue
-            check_seal(path)
+            check_seal(path, path.read_bytes())
             if path.suffix == ".json":
                 masks.append(len(read_mask(path)["0"]))
 

@@ -95,7 +95,7 @@ def test_plain_lists_of_rates_are_strategies_without_a_score(tmp_path: Path) -> 
         ("[]\n", "must lie in [0, 1), got none"),
         ("[0.1, 1.0]\n", "must lie in [0, 1), got 1.0"),
         ("[-0.1]\n", "got -0.1"),
-        ("[NaN]\n", "got nan"),
+        ("[NaN]\n", "got NaN"),
         ('["a"]\n', "got 'a'"),
         ("[0.1]\n[0.1, 0.2]\n", "one number of rates, got 1 and then 2"),
         ('{"index": -1, "score": 0.1, "rates": [0.1]}\n', "index of a strategy"),

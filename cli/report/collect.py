@@ -101,7 +101,7 @@ def as_wrote(home: Path) -> Iterator[None]:
         yield
     except PrunekitError:
         raise
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         raise InputError(
             f"{name} must hold what prunekit wrote, got a changed one in {home} ({error!r}); run again"
         ) from error
@@ -231,7 +231,7 @@ def _events(path: Path) -> list[dict[str, Any]]:
     for line in (_text(path) or "").splitlines():
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and isinstance(event.get("time"), (int, float)):
             found.append(event)

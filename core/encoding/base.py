@@ -67,8 +67,9 @@ class Encoding(ABC):
         """Checked vectors, ``(n, length)``."""
         try:
             table = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise PlanError(f"an encoding is a list of numbers, got {vectors!r}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            said = str(error)[:80]
+            raise PlanError(f"an encoding must be a list of numbers, got something else ({said}); change it") from error
         if table.ndim != 2 or table.shape[1] != self.length:
             raise PlanError(
                 f"{type(self).__name__} has {self.length} entries for this model, got {table.shape[-1]}; give "
@@ -104,7 +105,8 @@ class WidthEncoding(Encoding):
 
     def decode(self, vector: ArrayLike, **fields: Any) -> PruningPlan:
         """The plan that keeps the best channels of each group, as many as the vector says."""
-        return self.plan(self.widths(np.asarray(vector)[None])[0], **fields)
+        rows: Any = [vector]  # as a list: what is no vector is found where populations are checked
+        return self.plan(self.widths(rows)[0], **fields)
 
     def plan(self, widths: ArrayLike, **fields: Any) -> PruningPlan:
         """The plan that keeps the best channels at given widths, ``(G,)``."""

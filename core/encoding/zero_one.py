@@ -74,7 +74,8 @@ class ZeroOneEncoding(Encoding):
 
     def decode(self, vector: ArrayLike, **fields: Any) -> PruningPlan:
         """The plan that keeps the channels whose bit is 1."""
-        bits = self._table(np.asarray(vector)[None], 0, 1, np.int64)
+        rows: Any = [vector]  # as a list: what is no vector is found where populations are checked
+        bits = self._table(rows, 0, 1, np.int64)
         kept = {self.coupling.groups[g].name: np.flatnonzero(m[0]).tolist() for g, m in self._masks(bits).items()}
         return PruningPlan.of(self.coupling, kept, **fields)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunekit.core import errors
-from prunekit.core._names import load_object
+from prunekit.core._user_code import load_object
 from prunekit.core.candidates import Request
 from prunekit.core.errors import PrunekitError, WorkerError
 from prunekit.core.executor.base import Result, Worker
