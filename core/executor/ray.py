@@ -245,7 +245,8 @@ def _import_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise MissingDependencyError(
-            "executor ray needs ray, which is not installed; run `pip install prunekit[ray]`, or use executor=processes"
+            "executor ray needs ray, which is not installed; "
+            "run `pip install 'prunekit[ray]'`, or use executor=processes"
         ) from error
 
 
