@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from prunekit.core._user_errors import place_of_user
 from prunekit.core.errors import PrunekitError
 
 __all__ = ["Backend", "Folder", "app", "clear_errors", "say", "show_tracebacks"]
@@ -48,6 +50,16 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped; the run is not done", file=sys.stderr)
         raise typer.Exit(130) from None
+    except Exception as error:
+        place = place_of_user(error)
+        if _debug or place is None:
+            raise
+        said = "".join(traceback.format_exception_only(error)[-1:]).strip()
+        text = (
+            f"error: code of your own must run, got {said} ({place}); correct it, or see all of it by prunekit --debug"
+        )
+        Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
 
 
 def say(text: str) -> None:
