@@ -215,7 +215,10 @@ def _show_results(results: dict[str, Any], out: str) -> None:
             f"repeat them with `prunekit export {out} --format {next(iter(results['failures']))}`"
         )
     if not results["reload"]["same"]:
-        raise InputError(f"the network in {out} gave other answers in a new process; see reload in results.json")
+        raise InputError(
+            f"the network in {out} must load in a new process and give the same answers, got others or none; see "
+            "reload in results.json"
+        )
 
 
 @app.command("list")

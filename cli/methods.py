@@ -17,6 +17,7 @@ from prunekit.cli.workers import make_executor
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
 from prunekit.core.errors import ConfigError, TraceError
+from prunekit.core.executor.ray import check_ray
 from prunekit.core.logs import RunLog
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.plan import PruningPlan
@@ -211,6 +212,8 @@ def _prepared(job: Job, kind: type[SearchMethod]) -> tuple[Analysis, SearchMetho
 def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
     method.check(analysis.coupling, model=job.config.model.name)
     method.check_data(job.loaders)
+    if job.config.executor.name == "ray" and not {"strategy", "vector"} & set(job.config.method.keys):
+        check_ray()  # before the training, not after it
 
 
 def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:

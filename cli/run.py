@@ -28,6 +28,9 @@ from prunekit.core.store import WEIGHTS_FILE
 
 __all__ = ["run"]
 
+# as the installed command does, and `python -m` does not, it leaves out the working folder and what modules are there
+_COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from prunekit.cli.main import main; main()"
+
 
 def run(
     config: RunConfig,
@@ -143,7 +146,7 @@ def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
     from prunekit.cli.evaluate import judge
 
     mine = judge(job, small)
-    command = [sys.executable, "-m", "prunekit.cli", "evaluate", str(folder), "--json"]
+    command = [sys.executable, "-c", _COMMAND, "evaluate", str(folder), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         theirs = json.loads(done.stdout)
@@ -151,10 +154,12 @@ def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
         theirs = {}
     same = done.returncode == 0 and theirs == mine
     result = {**mine, "same": same, "error": "" if theirs else done.stderr.strip()[-2000:]}
-    if same:
+    if result["error"]:
+        say(f"it could not be loaded again in a new process: {result['error']}")
+    elif same:
         say(f"loaded again in a new process: {mine['right']:,} of {mine['images']:,} right, the same for every image")
     else:
-        say(f"loaded again in a new process, the network does not give the same: {theirs or result['error']}")
+        say(f"loaded again in a new process, the network does not give the same: {theirs}")
     return result
 
 

@@ -26,8 +26,10 @@ def place_of_user(error: BaseException) -> str | None:
 
 def _installed(file: str) -> bool:
     """Whether a file belongs to Python or to a library, or is none."""
-    folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return file.startswith("<") or any(folder in Path(file).resolve().parents for folder in folders)
+    parents = Path(file).resolve().parents
+    if file.startswith("<") or any(folder.name in ("site-packages", "dist-packages") for folder in parents):
+        return True
+    return any(Path(sysconfig.get_path(name)).resolve() in parents for name in ("stdlib", "platstdlib"))
 
 
 def _short(file: str) -> str:

@@ -26,6 +26,8 @@ from torch import nn
 def build():
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 2))
 
+def grey(): return nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+
 def needs(width): return nn.Linear(width, 2)
 
 def broken(): return nn.Conv2d(3, undefined, 3)
@@ -71,7 +73,7 @@ def call(*arguments: object, code: int = 0) -> str:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("their_model:broken", "got NameError: name 'undefined' is not defined (their_model.py, line 9)"),
+        ("their_model:broken", "got NameError: name 'undefined' is not defined (their_model.py, line 11)"),
         ("their_slip:build", "(their_slip.py, line 1)"),
         ("their_bug:build", "got NameError: name 'undefined' is not defined (their_bug.py, line 2)"),
         ("their_lack:build", "No module named 'a_library_that_is_not_installed' (their_lack.py, line 1)"),
@@ -135,6 +137,19 @@ def test_a_run_whose_images_do_not_fit_says_what_to_set(folder: Path) -> None:
     told = call("run", "mine.yml", "--set", "data.name=digits", code=2)
     assert "3 channels" in told and "set data.name, data.size or model.options" in told
     assert not (folder / "outputs").exists()
+
+
+def test_ratios_that_cut_nothing_are_refused_before_any_training(folder: Path) -> None:
+    call("init", "mine.yml", "--method", "channel_pruning", "--model", "their_model:grey")
+    told = call("run", "mine.yml", "--set", "data.name=digits", code=2)
+    assert "got 0.68, 0.68 for 0, 1, which cut nothing" in told and not (folder / "outputs").exists()
+
+
+def test_ray_is_missed_before_any_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    small = ("--set", "data.name=digits", "--set", "data.batch_size=32")
+    told = call("run", "eagle_eye_resnet20", "--set", "executor=ray", *small, code=2)
+    assert "`pip install 'prunekit[ray]'`" in told and "training" not in told and not (folder / "outputs").exists()
 
 
 def test_ready_configurations_are_listed_and_named_by_their_sentences(folder: Path) -> None:

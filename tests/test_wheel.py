@@ -37,7 +37,10 @@ class Machine:
         (self.site,) = (place / "venv" / "lib").glob("python*/site-packages")
         # libraries are those of this environment; what makes prunekit itself importable in it is not taken over
         others = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
-        hidden = f"import sys; sys.modules[{OTHER[framework]!r}] = None"
+        hidden = (
+            "import importlib.machinery as m; m.PathFinder.find_spec = classmethod(lambda cls, name, *rest, "
+            f"find=m.PathFinder.find_spec: None if name == {OTHER[framework]!r} else find(name, *rest))"
+        )
         (self.site / "libraries.pth").write_text("\n".join([hidden, *others]) + "\n")
         self.before = self.files()
         self.pip("install", "--no-deps", "--no-index", str(wheel))
@@ -98,6 +101,11 @@ def test_the_wheel_with_one_framework_from_an_empty_folder(tmp_path: Path, frame
     done = user("prunekit", "inspect", "resnet20", "--backend", OTHER[framework])
     assert done.returncode == 2 and f"`pip install 'prunekit[{OTHER[framework]}]'`" in done.stderr
     assert f"--backend {framework}" in done.stderr and len(done.stderr.splitlines()) == 1
+
+    small = ["data.limit=96", "data.batch_size=32", "training.epochs=0.5", "finetune.epochs=0.5", "latency.runs=2"]
+    changes = [part for change in [*small, "latency.warmup=0", f"backend={framework}"] for part in ("--set", change)]
+    done = user("prunekit", "run", "prune_lenet5_distill", "--out", "run", *changes)
+    assert done.returncode == 0 and "the same for every image" in done.stderr, done.stderr
 
     user.pip("uninstall", "--yes", "prunekit")
     assert user.files() == user.before

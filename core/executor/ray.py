@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from prunekit.core.executor._remote import RemoteExecutor
 from prunekit.core.executor._threads import count_cores, share_out, thread_variables
 from prunekit.core.executor._wire import Servant
 
-__all__ = ["RayExecutor"]
+__all__ = ["RayExecutor", "check_ray"]
 
 logger = logging.getLogger("prunekit.executor")
 
@@ -238,6 +239,16 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_LOOK_EVERY).close()
     except (OSError, ValueError, OverflowError) as error:
         raise WorkerError(f"a cluster must run at {address!r}, got {_first_line(error)}; {_START}?") from error
+
+
+def check_ray() -> None:
+    """Make sure that Ray is installed, without starting anything.
+
+    Raises:
+        MissingDependencyError: It is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        _import_ray()
 
 
 def _import_ray() -> Any:
