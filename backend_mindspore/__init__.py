@@ -7,8 +7,10 @@ if __name__ != "prunekit.backend_mindspore":  # a second copy would have classes
     )
 
 from prunekit.backend_mindspore._runtime import limit_threads, prepare
+from prunekit.core._optional import import_optional
 
 prepare()  # before MindSpore is imported
+import_optional("mindspore", "networks of MindSpore", "'prunekit[mindspore]'")
 
 from prunekit.backend_mindspore.backend import MindSporeBackend  # noqa: E402
 from prunekit.backend_mindspore.uni_pruner import UniPruner  # noqa: E402

@@ -6,10 +6,14 @@ if __name__ != "prunekit.backend_torch":  # a second copy would have classes of 
         "take the repository root off sys.path and install it with `pip install -e .`"
     )
 
-from prunekit.backend_torch.backend import TorchBackend
-from prunekit.backend_torch.uni_pruner import UniPruner
-from prunekit.core.custom_ops import register_op
-from prunekit.core.face import Face
+from prunekit.core._optional import import_optional
+
+import_optional("torch", "networks of PyTorch", "'prunekit[torch]'")
+
+from prunekit.backend_torch.backend import TorchBackend  # noqa: E402
+from prunekit.backend_torch.uni_pruner import UniPruner  # noqa: E402
+from prunekit.core.custom_ops import register_op  # noqa: E402
+from prunekit.core.face import Face  # noqa: E402
 
 _face = Face(TorchBackend())
 inspect = _face.inspect

@@ -28,7 +28,7 @@ def import_torchvision() -> Any:
         MissingDependencyError: torchvision is not installed, or does not work with the installed torch.
     """
     try:
-        return import_optional("torchvision", "torchvision's models and image transforms", "prunekit[torch]")
+        return import_optional("torchvision", "torchvision's models and image transforms", "'prunekit[torch]'")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise MissingDependencyError(f"torchvision must fit torch {torch.__version__}, got {error}") from error

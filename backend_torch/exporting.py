@@ -280,7 +280,7 @@ _READERS: dict[str, Callable[[Path], Runner]] = {
 def _need(*modules: str) -> None:
     missing = [m for m in modules if importlib.util.find_spec(m) is None]
     if missing:
-        raise MissingDependencyError(f"ONNX files need {', '.join(missing)}; run `pip install prunekit[onnx]`")
+        raise MissingDependencyError(f"ONNX files need {', '.join(missing)}; run `pip install 'prunekit[onnx]'`")
 
 
 def _first_line(error: Exception) -> str:

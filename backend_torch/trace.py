@@ -54,6 +54,12 @@ def trace(model: nn.Module, example: Any) -> Graph:
     Raises:
         TraceError: The model does not run on the example.
     """
+    lazy = next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None)
+    if lazy is not None:
+        raise TraceError(
+            f"a network must have all of its parameters, got {lazy!r} of a lazy module; run the network once, as in "
+            "model(example), and give it then"
+        )
     try:
         return trace_copy(meta_copy(model), to_meta(example))
     except PartialTrace:
@@ -189,13 +195,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
             raise
         except Exception as error:
             where = _user_line(error.__traceback__)
-            shapes = [tuple(t.shape) for t in leaves(example)]
-            raise PartialTrace(
-                f"the model must run on the example (shapes {shapes}), got {type(error).__name__}: {error} at {where}; "
-                "give an example of the shape and type that the model expects",
-                replace(self.graph(), broken=True),
-                where,
-            ) from error
+            raise PartialTrace(_failure(example, error, where), replace(self.graph(), broken=True), where) from error
         self.outputs += [self.ids[id(t)] for t in leaves(result) if id(t) in self.ids]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -350,6 +350,24 @@ def _source() -> str:
     return ""
 
 
+def _failure(example: Any, error: Exception, where: str) -> str:
+    """What to say of a model that does not run on an example."""
+    shapes = [tuple(t.shape) for t in leaves(example)]
+    if not shapes:
+        kind = type(example).__name__
+        return (
+            f"an example must hold tensors of PyTorch, got a {kind} without any; give torch.randn(1, 3, 224, 224) or so"
+        )
+    place = "" if where == _UNKNOWN else f" at {where}"
+    return (
+        f"the model must run on the example (shapes {shapes}), got {type(error).__name__}: {error}{place}; "
+        "give an example of the shape and type that the model expects"
+    )
+
+
+_UNKNOWN = "an unknown place"
+
+
 def _user_line(traceback: Any) -> str:
     """``file:line`` of the innermost user frame of an error."""
     where = ""
@@ -358,4 +376,4 @@ def _user_line(traceback: Any) -> str:
         if _foreign(code.co_filename):
             where = f"{code.co_filename}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
-    return where or "an unknown place"
+    return where or _UNKNOWN

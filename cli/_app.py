@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from prunekit.core._terminal import shown
 from prunekit.core._user_code import VARIABLE
+from prunekit.core._user_errors import place_of_user
 from prunekit.core.errors import PrunekitError
 
 __all__ = ["Backend", "Folder", "app", "clear_errors", "say", "show", "show_tracebacks"]
@@ -94,6 +96,16 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped; the run is not done", file=sys.stderr)
         raise typer.Exit(130) from None
+    except Exception as error:
+        place = place_of_user(error)
+        if _debug or place is None:
+            raise
+        said = "".join(traceback.format_exception_only(error)[-1:]).strip()
+        text = (
+            f"error: code of your own must run, got {said} ({place}); correct it, or see all of it by prunekit --debug"
+        )
+        Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from None
 
 
 def say(text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from prunekit.core.importance import criteria
 from prunekit.core.inspection import Inspection, shorten
 from prunekit.core.registry import get_backend, list_algorithms, list_backends
 from prunekit.core.verification import Verification
+from prunekit.core.zoo import LIBRARIES
 
 __all__ = ["inspection_tables", "known_names", "verification_text"]
 
@@ -34,7 +37,7 @@ def known_names(what: str, backend: str) -> list[tuple[str, str]]:
         "criteria": lambda: criteria().items(),
         "profiles": lambda: profiles().items(),
         "backends": lambda: [(name, "") for name in list_backends()],
-        "configs": lambda: [(name, _first_line(file)) for name, file in list_configs().items()],
+        "configs": lambda: [(name, _first_sentence(file)) for name, file in list_configs().items()],
     }
     if what not in kinds:
         raise ConfigError(f"list knows kinds of names only, got {what!r}; {nearest(what, kinds)}")
@@ -46,13 +49,16 @@ def _models(backend: str) -> Iterator[tuple[str, str]]:
     for entry in chosen.list_models():
         shape = "x".join(str(n) for n in entry.image)
         yield entry.name, f"{entry.description} ({shape}, {entry.classes} classes)"
-    yield "torchvision:NAME", "any classification network of torchvision"
-    yield "timm:NAME", "any network of timm"
+    for library, (framework, description) in LIBRARIES.items():
+        if framework == backend:
+            yield f"{library}:NAME", description
     yield "package.module:function", "a function of your own that returns a network"
 
 
-def _first_line(file: Any) -> str:
-    return str(file.read_text(encoding="utf-8")).partition("\n")[0].lstrip("# ")
+def _first_sentence(file: Any) -> str:
+    """What a configuration's first comment says before what to set and when."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), file.read_text(encoding="utf-8").splitlines())
+    return re.split(r"\. |: set ", " ".join(line.removeprefix("# ") for line in lines))[0].removesuffix(".")
 
 
 def inspection_tables(seen: Inspection) -> Iterator[Any]:

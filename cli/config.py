@@ -389,7 +389,8 @@ def _read(source: str | Path) -> tuple[str, str]:
             return ready[str(source)].read_text(encoding="utf-8"), str(source)
         return read_text(path, MOST, ordinary=False), path.stem  # a pipe will do
     except (OSError, UnicodeDecodeError) as error:
-        hint = nearest(str(source), ready)
+        hint = nearest(path.stem, ready)
+        hint = hint if "did you mean" in hint else "`prunekit list configs` names the ready ones"
         raise ConfigError(f"a configuration must be a readable YAML file, got {source} ({error}); {hint}") from error
 
 

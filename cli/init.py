@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -17,24 +17,39 @@ from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError
 from prunekit.core.recipe import Recipe
 from prunekit.core.registry import get_algorithm, get_backend
+from prunekit.core.zoo import is_own
 
 __all__ = ["first_config"]
 
 _SMALL = 64  # pixels; larger images come from a folder
 _WIDTH = 100
+_FIXED = ("lenet5",)  # networks that take images of one size
 _RECIPES = ("training", "finetune", "recover")
 _HEAD = """{title}
 Made by `{command}`. Start it with `prunekit run {file}`.
 Keys that are commented out show the value that is taken without them."""
+_OWN_INPUT = """
+The network is given the images of `data` as they are, here grey ones of 28x28 or, where Fashion-MNIST is not
+installed, of 8x8. Set `data` to such as it takes, or write this file with `--input 3,224,224` or whatever it takes."""
 
 
-def first_config(method: str, model: str, backend: str, *, file: str = "prunekit.yml", command: str = "") -> str:
+def first_config(
+    method: str,
+    model: str,
+    backend: str,
+    *,
+    image: Sequence[int] | None = None,
+    file: str = "prunekit.yml",
+    command: str = "",
+) -> str:
     """A commented YAML file that ``prunekit run`` takes.
 
     Args:
         method: Name of a method (:data:`prunekit.cli.config.METHODS`).
         model: Name of a network, as in :class:`prunekit.cli.config.ModelSection`.
         backend: Name of a backend.
+        image: Channels, height and width that the network takes; by default what it is made for. What a function
+            of the user's own takes is not known.
         file: Where the text will lie, for its first lines.
         command: What made it, for its first lines.
 
@@ -44,8 +59,10 @@ def first_config(method: str, model: str, backend: str, *, file: str = "prunekit
     """
     if method not in METHODS:
         raise ConfigError(f"method must be a known name, got {method!r}; {nearest(method, METHODS)}")
-    given = _start(method, model, backend)
+    given = _start(method, model, backend, image)
     head = _HEAD.format(title=_capital(METHODS[method]), command=command or "prunekit init", file=file)
+    if is_own(model) and image is None:
+        head += _OWN_INPUT
     parts = [*(f"# {line}" for line in head.splitlines()), ""]
     for name, field in RunConfig.model_fields.items():
         kind = Recipe if name in _RECIPES else field.annotation
@@ -82,10 +99,12 @@ def _section(name: str, kind: type, given: Mapping[str, Any] | None) -> Iterator
         yield from _keys(kind, given or {})
 
 
-def _start(method: str, model: str, backend: str) -> dict[str, Any]:
+def _start(method: str, model: str, backend: str, image: Sequence[int] | None) -> dict[str, Any]:
     """Values to begin with: those of a ready configuration of the method, fitted to the model."""
-    image = get_backend(backend).default_input(model)  # type: ignore[attr-defined]
-    small = len(image) != 4 or image[-1] < _SMALL
+    chosen: Any = get_backend(backend)
+    own = is_own(model)
+    taken = image or (() if own else chosen.default_input(model)[1:])
+    small = len(taken) != 3 or taken[-1] < _SMALL
     ready = list_configs()
     names = {"uni_pruning": "quickstart", "none": "prune_resnet20"}
     given: dict[str, Any] = parse(ready[names.get(method, f"{method}_resnet20")].read_text(encoding="utf-8"), method)
@@ -93,6 +112,9 @@ def _start(method: str, model: str, backend: str) -> dict[str, Any]:
         larger: dict[str, Any] = parse(ready["eagle_eye_resnet50_imagenet"].read_text(encoding="utf-8"), method)
         given |= {key: larger[key] for key in ("data", "training", "finetune", "latency")}
         given["data"] = {"root": "path/to/images", **given["data"]}
+    if image or own or model in _FIXED:
+        given["data"] = {**given["data"], **_data(taken, small)}
+    given["data"] = {key: value for key, value in given["data"].items() if value is not None}
     given |= {"backend": backend, "model": {"name": model}}
     keys = given.pop("method")
     keys.pop("name")
@@ -102,13 +124,25 @@ def _start(method: str, model: str, backend: str) -> dict[str, Any]:
     return given
 
 
+def _data(image: Sequence[int], small: bool) -> dict[str, Any]:
+    """Images of a shape; those of an own network, which no option fits to the data, as they are."""
+    if not image:
+        return {"size": None}
+    channels, *_, side = image
+    if channels == 1:
+        return {"name": "fashion-mnist-or-digits", "root": None, "size": side}
+    if small and channels == 3:
+        return {"name": "cifar10", "root": "path/to/images", "size": None if side == 32 else side}
+    return {"name": "imagefolder", "root": "path/to/images", "size": side}
+
+
 def _keys(kind: Any, given: Mapping[str, Any], *, leave: Container[str] = ()) -> Iterator[str]:
     """The keys of a section, each under its comment."""
     if kind is None:
         return
     texts = documented(kind)
     for name, default in _defaults(kind).items():
-        if name in leave or name == "name" and name not in given:
+        if name in leave:
             continue
         yield from (f"  {line}" for line in _comment(texts.get(name, "")))
         yield f"  {_line(name, given.get(name, default), off=name not in given)}"

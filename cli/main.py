@@ -221,19 +221,25 @@ def _show_results(results: dict[str, Any], out: str) -> None:
             f"repeat them with `prunekit export {out} --format {next(iter(results['failures']))}`"
         )
     if not results["reload"]["same"]:
-        raise InputError(f"the network in {out} gave other answers in a new process; see reload in results.json")
+        raise InputError(
+            f"the network in {out} must load in a new process and give the same answers, got others or none; see "
+            "reload in results.json"
+        )
 
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="models, algorithms, criteria, profiles or configs.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="models, algorithms, criteria, profiles, backends or configs.")
+    ],
     backend: Backend = None,
 ) -> None:
     """List the names that configurations and commands know."""
     with clear_errors():
         from prunekit.cli._tables import known_names
+        from prunekit.core.registry import default_backend
 
-        lines = known_names(what, backend or "torch")
+        lines = known_names(what, backend or default_backend())
         width = max((len(name) for name, _ in lines), default=0)
         for name, description in lines:
             show(f"{name:<{width}}  {description}".rstrip())
@@ -244,18 +250,29 @@ def init_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("prunekit.yml"),
     method: Annotated[str, typer.Option("--method", help="One of `prunekit list algorithms`.")] = "uni_pruning",
     model: Annotated[str, typer.Option("--model", help="A name, or package.module:function.")] = "resnet20",
+    shape: Annotated[
+        str | None, typer.Option("--input", metavar="C,H,W", help="Images that a model of your own takes.")
+    ] = None,
     backend: Backend = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of that name.")] = False,
 ) -> None:
     """Write a commented configuration for a method and a model; it asks nothing."""
     with clear_errors():
         from prunekit.cli.init import first_config
+        from prunekit.cli.networks import parse_shape
         from prunekit.core._files import write_atomic
+        from prunekit.core.registry import default_backend
 
         if file.exists() and not overwrite:
             raise InputError(f"init replaces no file of yours, got {file}; use another name or --overwrite")
-        command = f"prunekit init --method {method} --model {model} --backend {backend or 'torch'}"
-        text = first_config(method, model, backend or "torch", file=str(file), command=command)
+        image = None if shape is None else parse_shape(shape, "3,224,224")
+        image = image[1:] if image is not None and len(image) == 4 else image  # with the batch, as `inspect` has it
+        if image is not None and len(image) != 3:
+            raise InputError(f"--input must be channels, height and width of an image, got {shape!r}; e.g. 3,224,224")
+        backend = backend or default_backend()
+        command = f"prunekit init --method {method} --model {model} --backend {backend}"
+        command += f" --input {shape}" if shape is not None else ""
+        text = first_config(method, model, backend, image=image, file=str(file), command=command)
         show(write_atomic(file, text))
 
 

@@ -16,7 +16,8 @@ from prunekit.cli.job import Job, identity
 from prunekit.cli.workers import make_executor
 from prunekit.core.analysis import Analysis, analyse
 from prunekit.core.cost import Cost
-from prunekit.core.errors import ConfigError
+from prunekit.core.errors import ConfigError, TraceError
+from prunekit.core.executor.ray import check_ray
 from prunekit.core.logs import RunLog
 from prunekit.core.method import Outcome, SearchMethod, Task
 from prunekit.core.plan import PruningPlan
@@ -100,15 +101,13 @@ def prepare_method(job: Job, folder: Path) -> tuple[Analysis, Method]:
     name, untrained = job.config.method.name, job.build()
     if name == "prune":
         keys = PruneKeys.model_validate(job.config.method.keys)
-        analysis = analyse(
-            job.backend, untrained, job.example(),
-            attention=keys.attention, grouped=keys.grouped, ignore=keys.ignore,
-        )  # fmt: skip
+        policies = {"attention": keys.attention, "grouped": keys.grouped, "ignore": keys.ignore}
+        analysis = _analyse(job, untrained, **policies)
         check_prunable(analysis.coupling)
         if keys.latency is None:  # whether a budget can be reached does not depend on the weights
             _select(job, analysis, keys, "l2")
         return analysis, lambda bench: _prune(bench, analysis, keys)
-    analysis = analyse(job.backend, untrained, job.example())
+    analysis = _analyse(job, untrained)
     if name == "none":
         return analysis, lambda bench: _keep(bench, analysis)
     check_prunable(analysis.coupling)
@@ -119,6 +118,17 @@ def prepare_method(job: Job, folder: Path) -> tuple[Analysis, Method]:
     method = get_algorithm(name)(job.config.method.keys)
     _check(method, analysis, job)
     return analysis, lambda bench: _search(bench, analysis, method, folder)
+
+
+def _analyse(job: Job, model: Any, **policies: Any) -> Analysis:
+    """The analysis of a network on an image of the data."""
+    try:
+        return analyse(job.backend, model, job.example(), **policies)
+    except TraceError as error:
+        raise TraceError(
+            f"{error}; here it is an image of {job.config.data.name}: set data.name, data.size or model.options to "
+            "what fits"
+        ) from error
 
 
 def prepare_search(job: Job, folder: Path) -> tuple[Analysis, Callable[[Bench], Outcome]]:
@@ -202,6 +212,8 @@ def _prepared(job: Job, kind: type[SearchMethod]) -> tuple[Analysis, SearchMetho
 def _check(method: SearchMethod, analysis: Analysis, job: Job) -> None:
     method.check(analysis.coupling, model=job.config.model.name)
     method.check_data(job.loaders)
+    if job.config.executor.name == "ray" and not {"strategy", "vector"} & set(job.config.method.keys):
+        check_ray()  # before the training, not after it
 
 
 def _find(bench: Bench, analysis: Analysis, method: SearchMethod, folder: Path) -> Outcome:

@@ -11,10 +11,13 @@ from rich.console import Console
 from prunekit.cli._app import Backend, app, clear_errors, show
 from prunekit.core.errors import InputError
 
-__all__ = ["inspect_command", "verify_command"]
+__all__ = ["inspect_command", "parse_shape", "verify_command"]
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a network; see `prunekit list models`.")]
-Shape = Annotated[str | None, typer.Option("--input", metavar="N,C,H,W", help="Shape of an input.")]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="N,C,H,W", help="Shape of an input; once for each where there are several."),
+]
 Options = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the network's builder.")
 ]
@@ -44,9 +47,9 @@ def inspect_command(
         from prunekit.cli.config import parse_options
         from prunekit.core.analysis import analyse
         from prunekit.core.inspection import Inspection
-        from prunekit.core.registry import get_backend
+        from prunekit.core.registry import default_backend, get_backend
 
-        chosen: Any = get_backend(backend or "torch")
+        chosen: Any = get_backend(backend or default_backend())
         given = parse_options(options or [])
         network, example = _network(chosen, model, shape, given)
         analysis = analyse(chosen, network, example, attention=attention, grouped=grouped, ignore=ignore or [])
@@ -57,13 +60,18 @@ def inspect_command(
             _show_inspection(seen)
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def parse_shape(text: str, example: str = "1,3,224,224") -> tuple[int, ...]:
+    """A shape as it is written on the command line.
+
+    Raises:
+        InputError: It is no shape.
+    """
     try:
         shape = tuple(int(part) for part in text.split(","))
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise InputError(f"--input must be whole numbers with commas between them, got {text!r}; e.g. 1,3,224,224")
+        raise InputError(f"--input must be whole numbers with commas between them, got {text!r}; e.g. {example}")
     return shape
 
 
@@ -103,10 +111,10 @@ def verify_command(
     with clear_errors():
         from prunekit.cli._tables import verification_text
         from prunekit.cli.config import parse_options
-        from prunekit.core.registry import get_backend
+        from prunekit.core.registry import default_backend, get_backend
         from prunekit.core.verification import verify
 
-        chosen: Any = get_backend(backend or "torch")
+        chosen: Any = get_backend(backend or default_backend())
         network, example = _network(chosen, model, shape, parse_options(options or []))
         found = verify(
             chosen, network, example, name=model, ratio=ratio, seeds=seeds, attention=attention, grouped=grouped,
@@ -117,6 +125,10 @@ def verify_command(
             raise typer.Exit(1)
 
 
-def _network(backend: Any, model: str, shape: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
-    example = backend.example(_shape(shape)) if shape is not None else backend.default_example(model, **options)
+def _network(backend: Any, model: str, shapes: list[str] | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    if not shapes:
+        example = backend.default_example(model, **options)
+    else:
+        drawn = tuple(backend.example(parse_shape(shape), seed=seed) for seed, shape in enumerate(shapes))
+        example = drawn if len(drawn) > 1 else drawn[0]
     return backend.build_model(model, seed=0, **options), example

@@ -150,10 +150,12 @@ def _reload(job: Job, small: Any, folder: Path, say: Say) -> dict[str, Any]:
         theirs = {}
     same = done.returncode == 0 and theirs == mine
     result = {**mine, "same": same, "error": "" if theirs else done.stderr.strip()[-2000:]}
-    if same:
+    if result["error"]:
+        say(f"it could not be loaded again in a new process: {result['error']}")
+    elif same:
         say(f"loaded again in a new process: {mine['right']:,} of {mine['images']:,} right, the same for every image")
     else:
-        say(f"loaded again in a new process, the network does not give the same: {theirs or result['error']}")
+        say(f"loaded again in a new process, the network does not give the same: {theirs}")
     return result
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 from prunekit.core._names import nearest
+from prunekit.core._working_folder import working_folder
 from prunekit.core.errors import InputError, UserCodeError
 
 __all__ = ["VARIABLE", "load_object", "load_user_object", "user_code_refused"]
@@ -54,12 +52,9 @@ def load_object(path: str, what: str = "function") -> Any:
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *attribute.split(".")]):
         raise InputError(f"a {what} must be written as package.module:name, got {path!r}")
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
     try:
-        found: Any = importlib.import_module(module_name)
+        with working_folder():
+            found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name != missing and not module_name.startswith(missing + "."):
@@ -68,10 +63,6 @@ def load_object(path: str, what: str = "function") -> Any:
             f"a {what} must lie in a module that can be imported, got {path!r} ({error}); "
             "run from the folder that holds it, or put that folder on PYTHONPATH"
         ) from error
-    finally:
-        if added:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(here)
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise InputError(f"a {what} must exist in its module, got {path!r}; {nearest(name, _public(found))}")

@@ -82,6 +82,7 @@ def analyse(
         TraceError: The model does not run on the example.
         InputError: The policy is unknown, or a pattern matches no layer.
     """
+    ignore = (ignore,) if isinstance(ignore, str) else ignore
     graph = backend.trace(model, example)
     frozen: dict[int, Freeze] = {}
 

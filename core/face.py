@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Face:
             TraceError: The model does not run on the example.
         """
         self._own(model)
+        _check_example(example)
         found = analyse(self.backend, model, example, attention=attention, grouped=grouped, ignore=ignore)
         return Inspection.of(found)
 
@@ -117,6 +119,7 @@ class Face:
             TraceError: The model does not run on the example.
         """
         self._own(model)
+        _check_example(example)
         budget = Budget.of(macs=macs, flops=flops, params=params, latency=latency, ratio=ratio, tolerance=tolerance)
         small, _ = _prune(
             self.backend, model, example, budget,
@@ -171,8 +174,24 @@ class Face:
         return self.backend.export(model, example, Path(path), format or format_of(path, self.backend.export_formats()))
 
     def _own(self, model: Any) -> None:
-        if not self.backend.accepts(model):
-            raise InputError(
-                f"the {self.backend.name} backend takes networks of its framework, got {type(model).__name__}; "
-                "import prune from the backend of your framework"
-            )
+        if self.backend.accepts(model):
+            return
+        got, advice = type(model).__name__, "import prune from the backend of your framework"
+        if isinstance(model, Mapping):
+            advice = "give the network itself, not its weights"
+        elif isinstance(model, type) or inspect.isroutine(model):
+            got = f"{'the class' if isinstance(model, type) else 'the function'} {model.__name__}"
+            advice = f"build the network first, as in {model.__name__}()"
+        raise InputError(f"the {self.backend.name} backend takes networks of its framework, got {got}; {advice}")
+
+
+def _check_example(example: Any) -> None:
+    """Make sure that an example is not what one is easily mistaken for.
+
+    Raises:
+        InputError: It is nothing, or a shape.
+    """
+    numbers = isinstance(example, tuple | list) and example and all(isinstance(n, int) for n in example)
+    if example is None or numbers:
+        advice = "a tensor of that shape" if numbers else "one, for example a batch of one image"
+        raise InputError(f"an example must be an input of the network, got {example!r}; give {advice}")

@@ -109,7 +109,7 @@ def _writer_class() -> Any:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError as error:
         raise MissingDependencyError(
-            "TensorBoard logs need tensorboard, which is not installed; run `pip install prunekit[log]` "
+            "TensorBoard logs need tensorboard, which is not installed; run `pip install 'prunekit[log]'` "
             "or turn them off"
         ) from error
     return EventFileWriter

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from prunekit.core._user_code import user_code_refused
 from prunekit.core.backend import Backend
 from prunekit.core.errors import ConfigError, InputError, MissingDependencyError
 
-__all__ = ["backend_of", "get_algorithm", "get_backend", "list_algorithms", "list_backends"]
+__all__ = ["backend_of", "default_backend", "get_algorithm", "get_backend", "list_algorithms", "list_backends"]
 
 _BACKENDS: Mapping[str, str] = {
     "torch": "prunekit.backend_torch.backend:TorchBackend",
@@ -41,6 +42,11 @@ def list_backends() -> tuple[str, ...]:
 def list_algorithms() -> tuple[str, ...]:
     """Names of all algorithms."""
     return tuple(sorted(_table(_ALGORITHMS, _ALGORITHM_GROUP)))
+
+
+def default_backend() -> str:
+    """The backend that is meant where none is named: ``torch``, unless MindSpore alone is installed."""
+    return next((name for name in _BACKENDS if importlib.util.find_spec(name)), "torch")
 
 
 def get_backend(name: str) -> Backend:
@@ -107,11 +113,15 @@ def _find(what: str, name: str, own: Mapping[str, str], group: str) -> Any:
     module, _, attribute = table[name].partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
+    except (ModuleNotFoundError, MissingDependencyError) as error:
+        cause = error.__cause__ if isinstance(error, MissingDependencyError) else error
+        missing = (getattr(cause, "name", None) or "").partition(".")[0]
         if not missing or missing == module.partition(".")[0]:
             raise  # not a missing library but a broken table or package
-        install = f"prunekit[{name}]" if what == "backend" and name in _BACKENDS else missing
+        framework = what == "backend" and name in _BACKENDS
+        install = f"'prunekit[{name}]'" if framework else missing
+        other = next((b for b in _BACKENDS if framework and b != name and importlib.util.find_spec(b)), None)
         raise MissingDependencyError(
             f"{what} {name!r} needs {missing}, which is not installed; run `pip install {install}`"
+            + (f", or take {other!r}, which is installed (--backend {other})" if other else "")
         ) from error

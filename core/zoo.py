@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from prunekit.core._names import nearest
 from prunekit.core._user_code import load_user_object
+from prunekit.core._working_folder import working_folder
 from prunekit.core.errors import InputError, PrunekitError
 
-__all__ = ["ENTRIES", "Image", "Library", "ModelEntry", "Zoo"]
+__all__ = ["ENTRIES", "LIBRARIES", "Image", "Library", "ModelEntry", "Zoo", "is_own"]
 
 Image = tuple[int, int, int]
 _SMALL, _LARGE = (3, 32, 32), (3, 224, 224)
@@ -50,6 +53,21 @@ ENTRIES: tuple[ModelEntry, ...] = (
     ModelEntry("mobilenetv2", "MobileNetV2, any width", _LARGE, 1000),
     ModelEntry("mobilenetv2_metapruning", "MobileNetV2 at MetaPruning's full widths", _LARGE, 1000),
 )
+
+
+LIBRARIES = {
+    "torchvision": ("torch", "any network of torchvision"),
+    "timm": ("torch", "any network of timm"),
+    "transformers": ("torch", "any network of Hugging Face transformers, by its class or its type"),
+    "mindcv": ("mindspore", "any network of mindcv"),
+}
+"""The libraries whose networks go by ``LIBRARY:NAME``: the backend that builds them, and a line on them."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a function of the user's own."""
+    kind, colon, _ = name.partition(":")
+    return bool(colon) and kind not in LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -128,7 +146,8 @@ class Zoo:
             return self.call(name, lambda **rest: library.build(inner, rest), options, known=True)
         if name in self._entries:
             return self.call(name, self._builders[name], options, known=True)
-        return self.call(name, load_user_object(name, "model function"), options)
+        with working_folder():  # a function may import on its own
+            return self.call(name, load_user_object(name, "model function"), options)
 
     def default_input(self, name: str, **options: Any) -> tuple[int, ...]:
         """Shape of an example input, e.g. ``(1, 3, 32, 32)``; ``in_channels`` and ``image_size`` count.
@@ -176,6 +195,7 @@ class Zoo:
         Raises:
             InputError: It does not take an option, or returns something else than a network.
         """
+        _check_call(name, builder, options, self._kind)
         try:
             model = builder(**options)
         except TypeError as error:
@@ -193,13 +213,66 @@ class Zoo:
                 "change them"
             ) from error
         if not isinstance(model, self._kind):
-            raise InputError(f"{name} must return a {self._kind_name}, got {type(model).__name__}")
+            raise InputError(
+                f"{name} must return a {self._kind_name}, got {type(model).__name__}; have it return the network"
+            )
         return model
 
     def _look_up(self, name: str) -> tuple[Library | None, str]:
         """The library, if it is one's network, and the name in it."""
         kind, colon, inner = name.partition(":")
+        _check_name(name, self._libraries)
         if not colon and name not in self._entries:
             known = [*self._entries, *(f"{prefix}:NAME" for prefix in self._libraries), _OWN]
             raise InputError(f"a model must be a known name, got {name!r}; {nearest(name, known)}")
         return (self._libraries.get(kind) if colon else None), inner
+
+
+def _check_name(name: str, libraries: Container[str]) -> None:
+    """Refuse names that look like others than they are, with what was probably meant.
+
+    Raises:
+        InputError: The name is that of a file, or of a network that another backend builds.
+    """
+    kind, colon, inner = name.partition(":")
+    file = PurePath(kind)
+    if file.suffix == ".py" or len(file.parts) > 1:
+        module = ".".join(part for part in file.with_suffix("").parts if part not in ("/", "..", "."))
+        raise InputError(
+            f"a function of your own must be written as package.module:function, got {name!r}; "
+            f"write {module}:{inner or 'FUNCTION'}"
+        )
+    if not colon and "." in name:
+        module, _, last = name.rpartition(".")
+        raise InputError(
+            f"a function of your own must be written as package.module:function, got {name!r}; write {module}:{last}"
+        )
+    if colon and kind in LIBRARIES and kind not in libraries:
+        backend, _ = LIBRARIES[kind]
+        raise InputError(f"{kind}:NAME is built by the {backend} backend, got {name!r}; add --backend {backend}")
+
+
+def _check_call(name: str, builder: Any, options: Mapping[str, Any], kind: type) -> None:
+    """Make sure that a builder is one, and takes the options.
+
+    Raises:
+        InputError: It is a network already, or an option is missing or unknown.
+    """
+    if isinstance(builder, kind):
+        raise InputError(
+            f"{name} must be a function or a class that builds the network, got a {type(builder).__name__} that is "
+            "built already; write a function that returns one"
+        )
+    try:
+        signature = inspect.signature(builder)
+    except (TypeError, ValueError):  # of a class written in C, or no function at all
+        return
+    needed = [
+        p.name for p in signature.parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in options
+    ]  # fmt: skip
+    if needed:
+        raise InputError(
+            f"{name} must be given what it has no default for, got no {', '.join(needed)}; "
+            f"add --set {needed[0]}=VALUE, in a configuration model.options.{needed[0]}"
+        )

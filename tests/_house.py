@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,22 @@ def _is_generated(path: Path) -> bool:
         return True
     # .ci is the only hidden folder that is written by hand
     return any((p.startswith(".") and p != ".ci") or p == "__pycache__" or p.endswith(".egg-info") for p in folders)
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of the project as it stands, made in a folder."""
+    source = folder / "source"
+    # a copy, because setuptools leaves a build folder that would ship deleted modules next time
+    for file in project_files():
+        if file.relative_to(ROOT).parts[0] in {*top_packages(), "pyproject.toml", "README.md", "LICENSE"}:
+            copy = source / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "wheel", "."]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (source / "wheel").glob("*.whl")
+    return wheel
 
 
 def module_name(file: Path) -> str:

@@ -276,5 +276,5 @@ def test_without_the_extra_there_is_a_clear_error_and_evolution_works(tmp_path: 
     assert done.returncode == 0, done.stderr
     first, second, figures = done.stdout.splitlines()
     for message in (first, second):
-        assert "pip install prunekit[rl]" in message and "cp_auto_searcher: evolution" in message
+        assert "pip install 'prunekit[rl]'" in message and "cp_auto_searcher: evolution" in message
     assert "'searcher': 'evolution'" in figures and "'evaluated': 4" in figures

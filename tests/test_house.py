@@ -6,8 +6,6 @@ import doctest
 import importlib
 import json
 import re
-import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from _house import (
     ROOT,
+    build_wheel,
     code_files,
     forbidden_import,
     imports,
@@ -89,22 +88,14 @@ def _normal(name: str) -> str:
 
 
 def test_wheel_holds_everything(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    # a copy, because setuptools leaves a build folder that would ship deleted modules next time
-    for file in project_files():
-        if file.relative_to(ROOT).parts[0] in {*top_packages(), "pyproject.toml", "README.md", "LICENSE"}:
-            copy = source / file.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "wheel", "."]
-    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    (wheel,) = (source / "wheel").glob("*.whl")
+    wheel = build_wheel(tmp_path)
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = [file for file in project_files() if file.relative_to(ROOT).parts[0] in top_packages()]
     assert {f"prunekit/{path_in_repository(file)}" for file in shipped} - names == set()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"prunekit"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {"prunekit/core/py.typed", "prunekit/cli/report/page.html", "prunekit/configs/quickstart.yml"} <= names
+    assert not [name for name in names if re.search(r"(^|/)(tests?|conftest|benchmarks)(/|\.py)", name)]
 
 
 # ---------------------------------------------------------------- who imports whom

@@ -62,7 +62,7 @@ except MissingDependencyError as error:
     print(error)
 """
     done = python(code, tmp_path)
-    assert "backend 'torch' needs torch, which is not installed; run `pip install prunekit[torch]`" in done.stdout
+    assert "backend 'torch' needs torch, which is not installed; run `pip install 'prunekit[torch]'`" in done.stdout
 
 
 def test_another_package_adds_its_own_by_an_entry_point(tmp_path: Path) -> None:

@@ -379,5 +379,5 @@ write_report(sys.argv[1])
     done = python(code, tmp_path, str(tmp_path))
     assert done.stdout.split() == ["17"]
     assert "MissingDependencyError" in done.stderr
-    assert "pip install prunekit[report]" in done.stderr
+    assert "pip install 'prunekit[report]'" in done.stderr
     assert not (tmp_path / "report.html").exists()

@@ -40,7 +40,7 @@ def require_ddpg() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"cp_auto_searcher: ddpg needs gymnasium and stable-baselines3, which are not both installed ({error}); "
-            "run `pip install prunekit[rl]`, or use cp_auto_searcher: evolution"
+            "run `pip install 'prunekit[rl]'`, or use cp_auto_searcher: evolution"
         ) from error
     return DDPG
 

@@ -6,6 +6,9 @@ PocketFlow (Wu et al. 2018) and, for ``auto``, the search of He et al., "AMC", E
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prunekit.algorithms.channel_pruning.pruner import prune_by_ratios, prune_by_widths, rank_channels
 from prunekit.algorithms.channel_pruning.settings import ChannelPruningSettings, asked_ratios
 from prunekit.algorithms.evaluation import check_batches
@@ -13,6 +16,7 @@ from prunekit.core.batches import Loaders
 from prunekit.core.candidates import Evaluation
 from prunekit.core.coupling.groups import Coupling
 from prunekit.core.encoding import PreserveRatioEncoding
+from prunekit.core.errors import BudgetError
 from prunekit.core.method import Outcome, SearchMethod, Task
 
 __all__ = ["ChannelPruning"]
@@ -36,14 +40,14 @@ got 1.5; change it
         """Make sure that the ratios fit the network, or that a search can reach its share of the FLOPs.
 
         Raises:
-            BudgetError: ``cp_preserve_ratio`` is out of reach (``auto``).
+            BudgetError: ``cp_preserve_ratio`` is out of reach (``auto``), or the ratios cut nothing.
             MissingDependencyError: ``cp_auto_searcher: ddpg`` needs the extra ``rl`` (``auto``).
             ConfigError: The list cannot be read, or has another length.
             PlanError: The network has no conv that could have a ratio.
         """
         encoding = PreserveRatioEncoding(coupling)
         if self.settings.prune_option != "auto":
-            asked_ratios(self.settings, encoding)
+            _check_effect(encoding, asked_ratios(self.settings, encoding))
             return
         from prunekit.algorithms.channel_pruning._auto import check_reachable  # which needs further libraries
 
@@ -80,3 +84,17 @@ got 1.5; change it
         from prunekit.algorithms.channel_pruning._auto import rollout_evaluation  # which needs further libraries
 
         return rollout_evaluation(task, self.settings)
+
+
+def _check_effect(encoding: PreserveRatioEncoding, ratios: NDArray[np.float64]) -> None:
+    """Make sure that ratios below one cut something, before anything is trained.
+
+    Raises:
+        BudgetError: They do not.
+    """
+    if ratios.min() < 1 and (encoding.widths(ratios[None])[0] == encoding.coupling.widths).all():
+        raise BudgetError(
+            f"ratios must cut inputs of a conv between the first and the last, which keep all of theirs, got "
+            f"{', '.join(f'{r:g}' for r in ratios[:6])} for {', '.join(encoding.layers[:6])}, which cut nothing; use "
+            "smaller ones, or a method such as prune"
+        )

@@ -30,7 +30,7 @@ class ChannelPruningSettings(Section):
         prune_option: Where the ratios come from: ``uniform`` gives every conv the same, ``list`` reads one per
             conv, ``auto`` searches for those that keep a share of the FLOPs.
         cp_uniform_preserve_ratio: Share of its input channels that each conv keeps (``uniform``). A conv whose
-            own inputs and whose reader's inputs are halved costs a quarter.
+            own inputs and whose reader's inputs are halved costs a quarter. The first and the last conv keep all.
         cp_prune_list_file: Text file with one ratio per conv in one line, separated by commas (``list``).
         cp_prune_list: The ratios themselves; the file is then not read.
         cp_preserve_ratio: Share of the conv FLOPs to keep (``auto``).

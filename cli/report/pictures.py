@@ -87,7 +87,7 @@ def require_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            "a report needs matplotlib, which is not installed; run `pip install prunekit[report]`"
+            "a report needs matplotlib, which is not installed; run `pip install 'prunekit[report]'`"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from prunekit.core.executor._remote import RemoteExecutor
 from prunekit.core.executor._threads import count_cores, share_out, thread_variables
 from prunekit.core.executor._wire import Servant
 
-__all__ = ["RayExecutor"]
+__all__ = ["RayExecutor", "check_ray"]
 
 logger = logging.getLogger("prunekit.executor")
 
@@ -240,12 +241,23 @@ def _check_reachable(address: str) -> None:
         raise WorkerError(f"a cluster must run at {address!r}, got {_first_line(error)}; {_START}?") from error
 
 
+def check_ray() -> None:
+    """Make sure that Ray is installed, without starting anything.
+
+    Raises:
+        MissingDependencyError: It is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        _import_ray()
+
+
 def _import_ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
         raise MissingDependencyError(
-            "executor ray needs ray, which is not installed; run `pip install prunekit[ray]`, or use executor=processes"
+            "executor ray needs ray, which is not installed; "
+            "run `pip install 'prunekit[ray]'`, or use executor=processes"
         ) from error
 
 

@@ -18,7 +18,7 @@ try:
     import gymnasium
 except ImportError as error:
     raise MissingDependencyError(
-        "roll-outs need gymnasium, which is not installed; run `pip install prunekit[rl]`, or use "
+        "roll-outs need gymnasium, which is not installed; run `pip install 'prunekit[rl]'`, or use "
         "cp_auto_searcher: evolution"
     ) from error
 
