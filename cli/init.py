@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from prunekit.cli._prune_keys import PruneKeys
 from prunekit.cli._yaml import parse
-from prunekit.cli.config import METHODS, OWN_KEYS, PruneKeys, RunConfig, list_configs
+from prunekit.cli.config import METHODS, OWN_KEYS, RunConfig, list_configs
 from prunekit.core._names import nearest
 from prunekit.core.errors import ConfigError
 from prunekit.core.recipe import Recipe

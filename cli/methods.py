@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prunekit.cli.config import PruneKeys
+from prunekit.cli._prune_keys import PruneKeys
 from prunekit.cli.job import Job, identity
 from prunekit.cli.workers import make_executor
 from prunekit.core.analysis import Analysis, analyse
