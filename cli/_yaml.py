@@ -85,11 +85,15 @@ _Loader.add_constructor(f"{_TAG}int", _Loader.construct_number)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_number)
 _Loader.add_constructor(f"{_TAG}str", _Loader.construct_text)
 _Loader.add_constructor(None, _Loader.construct_undefined)
-_Loader.add_implicit_resolver(
-    f"{_TAG}float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes texts that the loader above would take for numbers."""
+
+
+_FLOAT = (f"{_TAG}float", re.compile(r"^[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(*_FLOAT)
+_Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def parse(text: str, where: str) -> Any:
@@ -161,4 +165,4 @@ def _refuse_bombs(root: yaml.Node) -> None:
 
 def dump(data: Any) -> str:
     """Plain data as YAML, keys in the order given."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)

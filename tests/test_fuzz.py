@@ -29,6 +29,7 @@ FOUND: list[tuple[str, bytes]] = [
     ("config", b"model: {name: lenet5, options: {x: !!binary aGk=}}\nmethod: {name: none}"),
     ("config", b"model: {name: lenet5, options: {x: .nan}}\nmethod: {name: none}"),
     ("config", b'model: {name: "\\ud800"}\nmethod: {name: none}'),
+    ("config", b"model: {name: lenet5, options: {x: '1e3'}}\nmethod: {name: none}"),  # was a number once written
     ("config", b"!!int ''"),
     ("config", b"!!bool x"),
     ("config", b"!!map [1]"),
