@@ -104,7 +104,7 @@ def clear_errors() -> Iterator[None]:
         text = (
             f"error: code of your own must run, got {said} ({place}); correct it, or see all of it by prunekit --debug"
         )
-        Console(stderr=True, soft_wrap=True).print(text, style="red", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(shown(text), style="red", markup=False, highlight=False)
         raise typer.Exit(2) from None
 
 
