@@ -139,7 +139,7 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "run model.yml", "run data.yml", "run vega.yml", "run lenet.yml --set model.name=evil_module:f",
         "run lenet.yml --set data.name=evil_module:f", "search eagle.yml", "search data.yml", "train vega.yml",
         "inspect evil_module:f --input 1,3,8,8", "verify evil_module:f --input 1,3,8,8", "evaluate run-model",
-        "evaluate run-data", "export run-model --format onnx", "init x.yml --model evil_module:f",
+        "evaluate run-data", "export run-model --format onnx",
         "finetune run-data --strategy-id 0 --search-result run-data/strategies.txt",
     ],
 )  # fmt: skip
