@@ -20,8 +20,8 @@ from prunekit.algorithms.uni_schedule import read_mask
 from prunekit.backend_torch import prune, save
 from prunekit.cli.config import load_config
 from prunekit.core.errors import PrunekitError
-from prunekit.core.plan import PruningPlan
-from prunekit.core.store import PLAN_FILE, _checksum
+from prunekit.core.plan import PruningPlan, plan_checksum
+from prunekit.core.store import PLAN_FILE
 from prunekit.core.strategies import read_strategies
 
 GOOD = "model: {name: lenet5}\nmethod: {name: none}\ndata: {name: digits}\n"
@@ -61,7 +61,7 @@ def refused(read: Callable[[], Any], kind: type[PrunekitError] = PrunekitError) 
 def edit(folder: Path, **changes: Any) -> None:
     """Change a saved plan and sign it again, as an attacker would."""
     data = {**json.loads((folder / PLAN_FILE).read_text()), **changes}
-    data["checksum"] = _checksum(data)
+    data["checksum"] = plan_checksum(data)
     (folder / PLAN_FILE).write_text(json.dumps(data))
 
 
