@@ -158,7 +158,7 @@ class UniSchedule:
             unseal(path)
         self._save_weights(weights)
         write_atomic(mask, json.dumps(self.mask, indent=1))
-        for path in (weights, mask):
+        for path in filter(Path.exists, (weights, mask)):  # within a run no weights are written
             seal(path)
         self.weights_path, self.mask_path = weights, mask
         logger.info("UniPruning %s %s", when, selection)

@@ -314,7 +314,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         RayExecutor("_factories:plain", {}, workers=1) as executor,
-        pytest.raises(MissingDependencyError, match=r"pip install prunekit\[ray\]"),
+        pytest.raises(MissingDependencyError, match=r"pip install 'prunekit\[ray\]'"),
     ):
         gather(executor, requests(1))
 
