@@ -12,7 +12,8 @@ from torch import nn
 __all__ = ["deep_copy"]
 
 M = TypeVar("M", bound=nn.Module)
-_ATOMS = (type(None), bool, int, float, str)
+_ATOMS = frozenset([type(None), bool, int, float, str])
+_TABLES = frozenset([dict, OrderedDict])
 
 
 def deep_copy(model: M, memo: dict[int, Any] | None = None) -> M:
@@ -33,7 +34,9 @@ def deep_copy(model: M, memo: dict[int, Any] | None = None) -> M:
         for value in vars(module).values():  # worked out from parameters, anew in each pass: torch would not copy it
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 known.setdefault(id(value), value.detach().clone())
-        vars(known[id(module)]).update((name, _copied(value, known)) for name, value in _state(module).items())
+        fresh = vars(known[id(module)])
+        for name, value in _state(module).items():
+            fresh[name] = value if type(value) in _ATOMS else _copied(value, known)
     return copy.deepcopy(model, known)
 
 
@@ -60,11 +63,15 @@ def _torch_s_own(kind: type[nn.Module], name: str) -> bool:
 
 
 def _copied(value: Any, known: dict[int, Any]) -> Any:
-    if type(value) in _ATOMS:
-        return value
-    if type(value) in (dict, OrderedDict) and id(value) not in known and all(type(k) is str for k in value):
-        known[id(value)] = fresh = type(value)()
+    kind = type(value)
+    if kind in _TABLES and id(value) not in known and (not value or all(type(k) is str for k in value)):
+        known[id(value)] = fresh = kind()
         for key, item in value.items():
-            fresh[key] = item if type(item) in _ATOMS else copy.deepcopy(item, known)
+            if id(item) in known:  # parameters, buffers and modules
+                fresh[key] = known[id(item)]
+            else:
+                fresh[key] = item if type(item) in _ATOMS else copy.deepcopy(item, known)
         return fresh
+    if kind is tuple and all(type(item) in _ATOMS for item in value):
+        return value
     return copy.deepcopy(value, known)

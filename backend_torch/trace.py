@@ -81,14 +81,13 @@ def trace_copy(model: nn.Module, example: Any) -> Graph:
     return recorder.graph()
 
 
-def _held(model: nn.Module) -> dict[str, int]:
+def _held(model: nn.Module) -> list[tuple[str, int]]:
     """The buffers of a network and other tensors that its modules keep, by ``id``."""
-    plain = {
-        f"{name}.{key}": id(value)
-        for name, module in model.named_modules() for key, value in vars(module).items()
+    return [
+        (key, id(value))
+        for module in model.modules() for table in (vars(module), module._buffers) for key, value in table.items()
         if isinstance(value, torch.Tensor)
-    }  # fmt: skip
-    return plain | {name: id(buffer) for name, buffer in model.named_buffers()}
+    ]  # fmt: skip
 
 
 def _trace_training(model: nn.Module, example: Any, recorder: _Recorder) -> None:
@@ -269,7 +268,7 @@ _KEEPERS = frozenset(
         "elu",
     ]
 )
-_PAIRS = frozenset(f"aten::{name}.Tensor" for name in ["add", "sub", "mul"])
+_PAIRS = frozenset(f"aten::{name}" for name in ["add", "sub", "mul"])
 
 
 def _known_shape(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
@@ -278,18 +277,32 @@ def _known_shape(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
         return None
     name = func._schema.name
     if name in _KEEPERS:
-        return torch.empty_like(args[0])
+        return _alike(args[0])
     if name.endswith("_") and name[:-1] in _KEEPERS:
         return args[0]
     if name == "aten::linear":
         return _linear(*args)
     if name == "aten::layer_norm":
-        return torch.empty_like(args[0]) if _norm_fits(*args) else None
-    if f"{name}.{func._schema.overload_name}" in _PAIRS:
-        other = args[1]
-        fits = isinstance(other, torch.Tensor) and other.shape == args[0].shape and other.dtype == args[0].dtype
-        return torch.empty_like(args[0]) if fits else None
+        return _alike(args[0]) if _norm_fits(*args) else None
+    if name == "aten::adaptive_avg_pool2d" and args[0].dim() == 4 and len(args[1]) == 2:
+        return args[0].new_empty((*args[0].shape[:2], *args[1]))
+    if name in _PAIRS and func._schema.overload_name == "Tensor":
+        return _larger(args[0], args[1])
     return None
+
+
+def _alike(x: torch.Tensor) -> torch.Tensor:
+    # the framework works out even this in Python, unless it is told the shape
+    return x.new_empty(x.shape) if x.is_contiguous() else torch.empty_like(x)
+
+
+def _larger(x: torch.Tensor, other: Any) -> torch.Tensor | None:
+    """What an op of two tensors gives of which one is repeated along axes of length one, if any."""
+    if not isinstance(other, torch.Tensor) or other.dtype != x.dtype or other.dim() != x.dim():
+        return None
+    if all(b in (a, 1) for a, b in zip(x.shape, other.shape, strict=True)):
+        return _alike(x)
+    return _alike(other) if all(a in (b, 1) for a, b in zip(x.shape, other.shape, strict=True)) else None
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor | None:
