@@ -21,6 +21,7 @@ if find_spec("mindspore"):
 
 NEEDS_MINDSPORE = pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore")
 BACKENDS = ["torch", pytest.param("mindspore", marks=NEEDS_MINDSPORE)]
+MOSTLY_TORCH = ["torch", pytest.param("mindspore", marks=[NEEDS_MINDSPORE, pytest.mark.slow])]
 # MindSpore runs networks op by op where layers are watched: what takes half a minute there is for the long tests
 LONG = ["torch", pytest.param("mindspore", marks=[NEEDS_MINDSPORE, pytest.mark.slow])]
 CASES = [

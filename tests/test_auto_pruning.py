@@ -178,7 +178,7 @@ def by_evolution(decisions: Decisions, evaluate: Callable[[np.ndarray], float]) 
     evolution_search(decisions, lambda table: [evaluate(row) for row in table], rollouts=30, seed=0)
 
 
-@pytest.mark.parametrize("search", [by_ddpg, by_evolution])
+@pytest.mark.parametrize("search", [pytest.param(by_ddpg, marks=pytest.mark.slow), by_evolution])
 def test_a_search_learns(search: Callable[..., None]) -> None:
     from prunekit.core.rollouts.env import PruningEnv
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _channels import BACKENDS, CASES, LONG, SETTINGS, error, logits, pruned, state_of, task_of, uneven
+from _channels import BACKENDS, CASES, LONG, MOSTLY_TORCH, SETTINGS, error, logits, pruned, state_of, task_of, uneven
 
 from prunekit.algorithms.channel_pruning import ChannelPruning
 from prunekit.algorithms.channel_pruning.measuring import Sampler, alive
@@ -237,7 +237,7 @@ def test_uniform_and_list_give_their_widths_and_say_what_is_kept(backend: str, t
     assert (widths % 4 == 0).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", MOSTLY_TORCH)
 def test_the_files_shrink_and_load_again(backend: str, tmp_path: Path) -> None:
     task, outcome = task_of(backend), pruned(backend)
     bench = task.analysis.backend

@@ -234,12 +234,12 @@ def test_an_export_that_fails_costs_only_itself(
 
 
 def ready_configurations() -> list[Any]:
-    """Each with each backend. Large networks are slow, and on MindSpore what other quick tests run as well."""
-    cases = []
+    """Each with each backend. Large networks, and what other quick tests run as well, are slow."""
+    cases, elsewhere = [], ("cifar10", "resnet20_list", "resnet20_auto")
     for name in list_configs():
         for backend in ("torch", "mindspore"):
-            once = backend == "torch" or name == "prune_resnet20"
-            long = "imagenet" in name or not once
+            once = backend == "torch" and not name.endswith(elsewhere)
+            long = "imagenet" in name or not (once or (backend, name) == ("mindspore", "prune_lenet5_distill"))
             marks = [pytest.mark.slow] if long else []
             if backend == "mindspore":
                 marks.append(pytest.mark.skipif(not find_spec("mindspore"), reason="no mindspore"))
