@@ -124,7 +124,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         good = sum(row["status"] in _EXACT for row in mine)
         families = len({row["family"] for row in mine})
         unable = sum(_runs_nowhere(row) for row in mine)
-        left = f" {unable} of the others do not run in this framework itself." if unable else ""
+        left = f" MindSpore itself cannot build or run {unable} of the others." if unable else ""
         parts.append(f"## {library}\n\n{good} of {len(mine)} networks ({families} families) are cut and exact.{left}\n")
         parts.append("| network | result | error | groups | frozen | cut | seconds | GB | numbers in the code |")
         parts.append("|---|---|---:|---:|---:|---:|---:|---:|---|")
