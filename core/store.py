@@ -234,12 +234,12 @@ def _read_plan(folder: Path) -> tuple[PruningPlan, dict[str, Any]]:
             f"a saved network must have a readable {PLAN_FILE}, got {path} ({error}); "
             "give a folder that `save` or a run wrote"
         ) from error
+    if isinstance(data, dict) and "weights" in data and data.get("checksum") != plan_checksum(data):
+        raise PlanError(f"the {PLAN_FILE} of a saved network must not be edited, got a changed {path}; save again")
     plan = PruningPlan.from_dict(data)
     entry = data.get("weights")
     if not isinstance(entry, dict):
         raise PlanError(f"the {PLAN_FILE} of a saved network must name its weights, got a plan alone in {path}")
-    if "checksum" not in data:
-        raise PlanError(f"the {PLAN_FILE} of a saved network must not be edited, got a changed {path}; save again")
     return plan, entry
 
 
