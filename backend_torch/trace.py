@@ -25,6 +25,7 @@ from prunekit.backend_torch._aten import describe
 from prunekit.backend_torch._copying import deep_copy
 from prunekit.backend_torch._double import in_double
 from prunekit.backend_torch._nested import map_tensors
+from prunekit.backend_torch._sizeless import SIZELESS, follows_cuts
 from prunekit.core.errors import PrunekitError, TraceError
 from prunekit.core.graph import Graph, Op, Tensor
 from prunekit.core.graph_builder import GraphBuilder
@@ -169,6 +170,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
         self.alive: list[Any] = []
         self.named: dict[str, int] = {}
         self.scopes: list[str] = [""]
+        self.sizeless: list[bool] = [False]
         self.modules = {id(m): name for name, m in model.named_modules()}
         for name, tensor in model.named_parameters():
             self._known(tensor, "parameter", name)
@@ -204,6 +206,8 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
             out = func(*args, **kwargs)
         seen = describe(func, args, kwargs, out)
         if seen is not None:
+            if self.sizeless[-1] or (func._schema.name in SIZELESS and not seen.attrs.get("numbers")):
+                seen.attrs["sizeless"] = True
             inputs = tuple(self._id(t) for t in seen.inputs)
             outputs = tuple(self._new(t) for t in seen.outputs)
             self.ops.append(
@@ -236,9 +240,11 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
     def _follow_modules(self) -> Iterator[None]:
         def enter(module: nn.Module, _: Any) -> None:
             self.scopes.append(self.modules.get(id(module), self.scopes[-1]))
+            self.sizeless.append(follows_cuts(module))
 
         def leave(module: nn.Module, *_: Any) -> None:
             self.scopes.pop()
+            self.sizeless.pop()
 
         hooks = nn.modules.module
         first = hooks.register_module_forward_pre_hook(enter)

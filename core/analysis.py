@@ -35,7 +35,7 @@ class Analysis:
         model: The user's model, untouched.
         example: The example input it was traced with.
         coupling: Its channel groups.
-        probed: Whether a cut of every group was tried.
+        probed: Whether a cut of every group was tried, or need not be.
     """
 
     backend: Backend
@@ -75,8 +75,8 @@ def analyse(
         grouped: Whether grouped convolutions are cut ``"within"`` their groups or by ``"whole"`` groups;
             transposed ones always within.
         ignore: Name patterns of layers whose outputs must stay.
-        probe: Try a cut of every group without weights. Where a number in the model's own code
-            (``x.view(n, 64)``) stands in the way, the channels that meet it are frozen.
+        probe: Try a cut of every group without weights, unless no op was given a size. Where a number in the
+            model's own code (``x.view(n, 64)``) stands in the way, the channels that meet it are frozen.
 
     Raises:
         TraceError: The model does not run on the example.
@@ -95,7 +95,8 @@ def analyse(
         return dry_run(Analysis(backend, model, example, coupling), _probe_plan(coupling))
 
     coupling = coupled(())
-    mismatch = run(coupling) if probe else None
+    # most convolutional networks have nowhere to keep a number: they are spared the trial
+    mismatch = run(coupling) if probe and not all(op.attrs.get("sizeless") for op in graph.all_ops) else None
     integers = backend.integers(model) if mismatch else {}
     while mismatch is not None:
         repaired = repair(coupling, mismatch, integers, coupled, run)

@@ -44,9 +44,10 @@ and its ``padding`` a pair (before, after); without them it is transposed, or it
 column (``"fold"``: a gated linear unit).
 ``even`` says that the parts come from a split into equal parts computed at run time.
 
-Any op may have two more: ``counts`` says that an output is as long as there are values of some kind (boxes above
+Any op may have three more: ``counts`` says that an output is as long as there are values of some kind (boxes above
 a threshold), and ``numbers`` holds the numbers other than sizes that it was given, as text.
-One that changes with a network's widths (a division by the number of channels) shows there alone.
+One that changes with a network's widths (a division by the number of channels) shows there alone. ``sizeless`` says
+that no size was given to it by code other than the framework's own, so that it takes tensors of any width.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch
 from _frameworks import BOTH
 from torch import nn
 
-from prunekit.core.analysis import Analysis, analyse
+from prunekit.core.analysis import Analysis, analyse, dry_run
 from prunekit.core.backend import Backend
 from prunekit.core.constants import solved
 from prunekit.core.errors import CutError
@@ -301,3 +301,35 @@ def test_the_law_can_be_checked_by_anybody(framework: str, name: str) -> None:
     assert found.status == "exact" and found.holds and found.error is not None and found.error < 1e-5
     assert found.groups and 0.2 < found.lost < 0.7 and found.constants and found.modes == backend.modes
     assert all(np.array_equal(v, before[k]) for k, v in backend.get_state(model).items())
+
+
+class Plain(nn.Module):
+    """Convolutions, and between them what a test asks for."""
+
+    def __init__(self, between: str) -> None:
+        super().__init__()
+        self.one, self.two, self.between = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), between
+        if between == "a hook":
+            self.one.register_forward_hook(lambda module, inputs, output: output.view(-1, 8, 6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.one(x))
+        if self.between == "a size":
+            x = x.view(x.shape[0], 8, 6, 6)
+        elif self.between == "a number":
+            x = x / x.shape[1]
+        elif self.between == "another way":
+            x = x + 1 if x.shape[1] != 8 else torch.relu(x)
+        return torch.flatten(self.two(x), 1)
+
+
+@pytest.mark.parametrize("between", ["nothing", "a hook", "a size", "a number", "another way"])
+def test_networks_whose_ops_have_no_sizes_are_spared_the_trial(between: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr("prunekit.core.analysis.dry_run", lambda *given: tried.append(dry_run(*given)) or tried[-1])
+    backend, example = get_backend("torch"), torch.randn(1, 3, 8, 8)
+    analysis = analyse(backend, Plain(between).eval(), example)
+    assert bool(tried) == (between not in ("nothing", "another way"))
+    if between == "another way":  # a network of which the trace says nothing of the kind is not cut wrongly
+        with pytest.raises(CutError, match="the shapes its plan implies"):
+            backend.apply(analysis, random_plan(analysis, 0.5))
