@@ -160,6 +160,23 @@ def inference() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+class _SizesRead(TorchFunctionMode):
+    """Sees whether the user's own code asks how large a tensor is: it may go another way for another width."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asks = func in _SIZES or getattr(func, "__self__", None) is torch.Tensor.shape
+        if asks and not self._recorder.sizes_read:
+            self._recorder.sizes_read = _foreign(sys._getframe(1).f_code.co_filename)
+        return func(*args, **(kwargs or {}))
+
+
+_SIZES = frozenset([torch.Tensor.size, torch.Tensor.numel, torch.Tensor.__len__])
+
+
 class _Recorder(GraphBuilder, TorchDispatchMode):
     """Writes down each op as it is dispatched."""
 
@@ -171,11 +188,19 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
         self.named: dict[str, int] = {}
         self.scopes: list[str] = [""]
         self.sizeless: list[bool] = [False]
+        self.sizes_read = False
         self.modules = {id(m): name for name, m in model.named_modules()}
         for name, tensor in model.named_parameters():
             self._known(tensor, "parameter", name)
         for name, tensor in model.named_buffers():
             self._known(tensor, "buffer", name)
+
+    def graph(self) -> Graph:
+        """What was gathered so far; no op counts as sizeless in a network that asks for sizes."""
+        if self.sizes_read:
+            for op in self.ops:
+                op.attrs.pop("sizeless", None)
+        return super().graph()
 
     def fork(self) -> _Recorder:
         """A recorder that continues this one on another pass."""
@@ -190,7 +215,7 @@ class _Recorder(GraphBuilder, TorchDispatchMode):
             if first:
                 self.inputs.append(number)
         try:
-            with inference(), self._follow_modules(), self, in_double(self.model):
+            with inference(), self._follow_modules(), self, in_double(self.model), _SizesRead(self):
                 result = call(self.model, example)
         except PrunekitError:  # of ours, not the model's
             raise

@@ -329,7 +329,5 @@ def test_networks_whose_ops_have_no_sizes_are_spared_the_trial(between: str, mon
     monkeypatch.setattr("prunekit.core.analysis.dry_run", lambda *given: tried.append(dry_run(*given)) or tried[-1])
     backend, example = get_backend("torch"), torch.randn(1, 3, 8, 8)
     analysis = analyse(backend, Plain(between).eval(), example)
-    assert bool(tried) == (between not in ("nothing", "another way"))
-    if between == "another way":  # a network of which the trace says nothing of the kind is not cut wrongly
-        with pytest.raises(CutError, match="the shapes its plan implies"):
-            backend.apply(analysis, random_plan(analysis, 0.5))
+    assert bool(tried) == (between != "nothing")
+    assert between != "nothing" or len(analysis.groups) == 1
