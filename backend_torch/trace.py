@@ -102,6 +102,7 @@ def _trace_training(model: nn.Module, example: Any, recorder: _Recorder) -> None
             continue
         if len(attempt.unreached()) < len(recorder.unreached()):
             recorder.adopt(attempt)
+            recorder.sizes_read |= attempt.sizes_read
         return
 
 
